@@ -1,0 +1,46 @@
+# One command each; what needs the environment makes it first.
+VENV ?= .venv
+PYTHON_BIN := $(VENV)/bin/python
+JOBS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: setup demo test test-gpu test-matrix check format bench train-tiny clean help
+
+setup: ## make .venv ready (quick when it is)
+	@VENV=$(VENV) ./setup.sh
+
+demo: setup ## answer questions about a generated document, full cache and AirCache side by side
+	@$(VENV)/bin/foveate demo
+
+test: setup ## run the tests (no GPU, no network)
+	OMP_NUM_THREADS=1 $(PYTHON_BIN) -m pytest -n $(JOBS) $(ARGS)
+
+test-gpu: setup ## run the tests that need an accelerator
+	$(PYTHON_BIN) -m pytest -m gpu $(ARGS)
+
+test-matrix: setup ## run the seam tests on every supported generation of transformers
+	@VENV=$(VENV) scripts/test_matrix.sh $(VERSIONS)
+
+check: setup ## formatting, lint, types, documentation
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(PYTHON_BIN) scripts/check_docs.py
+	$(PYTHON_BIN) scripts/tables.py --check
+
+format: setup ## format, and fix what can be fixed
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+bench: setup ## test, then measure prefill and decode; writes benchmarks/results
+	@$(VENV)/bin/foveate bench
+
+train-tiny: setup ## train the embedded model from scratch (resumable)
+	$(PYTHON_BIN) -m foveate.tiny.train $(ARGS)
+
+clean: ## remove what the targets above have made, .venv included
+	rm -rf .venv .matrix runs build dist .pytest_cache .hypothesis .ruff_cache .mypy_cache
+	find src tests scripts examples -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
