@@ -1,0 +1,114 @@
+"""A method is a value made of five values; `plan` and `apply` are where they meet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from foveate.errors import InputError
+from foveate.types import Bool, Float, Int, LayerKV, Observation, Plan, Ranking, TokenKinds
+
+
+class Scope(Protocol):
+    """Which tokens may go, and in which order."""
+
+    def tiers(self, kinds: TokenKinds) -> Int[Tensor, "B T"]:
+        """Return -1 for pads, 0 for what goes first, 1 for what goes last, 2 for what stays."""
+
+
+class Score(Protocol):
+    """How much every candidate is worth."""
+
+    def rows(self, kinds: TokenKinds) -> Bool[Tensor, "B T"] | None:
+        """Return the query rows that the score reads, or None if it reads no queries."""
+
+    def __call__(self, observation: Observation, tiers: Int[Tensor, "B T"]) -> Ranking:
+        """Return the ranking of one layer."""
+
+
+class Budget(Protocol):
+    """How many candidates stay, per layer, row and key-value head."""
+
+    def __call__(self, rankings: Sequence[Ranking]) -> Int[Tensor, "N B H"]:
+        """Return the counts of kept candidates."""
+
+
+class Reduce(Protocol):
+    """What becomes of the rest."""
+
+    def __call__(
+        self,
+        observation: Observation,
+        scores: Float[Tensor, "B H T"],
+        keep: Bool[Tensor, "B H T"],
+    ) -> LayerKV:
+        """Return the keys and values that are stored."""
+
+
+class When(Protocol):
+    """At which events the cache is compressed."""
+
+    recompress: bool  # whether a later turn's new visual tokens are compressed too
+    positions: str  # "original" or "compacted": where decoding continues
+
+
+@dataclass(frozen=True)
+class Method:
+    """A compression method: which tokens, how much worth, how many, what becomes of the rest, when."""
+
+    scope: Scope
+    score: Score
+    budget: Budget
+    reduce: Reduce
+    when: When
+
+    def rank(self, observation: Observation) -> Ranking:
+        """Return how one layer would choose."""
+        return self.score(observation, self.scope.tiers(observation.kinds))
+
+
+def select(ranking: Ranking, counts: Int[Tensor, "B H"]) -> Bool[Tensor, "B H T"]:
+    """Return what is kept: all of tier 2, and the best `counts` candidates, tier 1 before tier 0.
+
+    Equal scores are resolved towards the earlier position.
+    """
+    candidates = ranking.candidates[:, None].expand_as(ranking.scores)
+    scores = ranking.scores.masked_fill(~candidates, -torch.inf)
+    order = scores.argsort(-1, descending=True, stable=True)
+    tiers = ranking.tiers[:, None].expand_as(order).masked_fill(~candidates, -1)
+    order = order.gather(-1, tiers.gather(-1, order).argsort(-1, descending=True, stable=True))
+    places = torch.arange(order.shape[-1], device=order.device).expand_as(order)
+    rank = torch.empty_like(order).scatter_(-1, order, places)
+    return (candidates & (rank < counts[..., None])) | (ranking.tiers == 2)[:, None]
+
+
+def decide(method: Method, rankings: Sequence[Ranking]) -> Plan:
+    """Return the plan for layers that are ranked already."""
+    counts = method.budget(rankings)
+    keep = tuple(select(ranking, count) for ranking, count in zip(rankings, counts, strict=True))
+    explain = tuple(
+        {**ranking.stats, "budget": count} for ranking, count in zip(rankings, counts, strict=True)
+    )
+    return Plan(keep, explain, tuple(ranking.scores for ranking in rankings))
+
+
+def plan(method: Method, observations: Sequence[Observation]) -> Plan:
+    """Return which positions every layer, row and head keeps.
+
+    Raises `InputError` without layers, and `MethodError` where the budget cannot hold.
+    """
+    if not observations:
+        raise InputError("no observations came; give one per layer")
+    return decide(method, [method.rank(observation) for observation in observations])
+
+
+def apply(method: Method, observations: Sequence[Observation], plan: Plan) -> list[LayerKV]:
+    """Return the kept (and merged) keys and values of every layer."""
+    return [
+        method.reduce(observation, scores, keep)
+        for observation, scores, keep in zip(observations, plan.scores, plan.keep, strict=True)
+    ]

@@ -1,0 +1,202 @@
+"""The letters of every shape in Foveate, and the records that travel between its parts.
+
+B batch · H key-value heads · Hq query heads · G = Hq // H · D head width · T tokens seen (logical
+length) · L tokens stored (physical length) · K tokens kept · R query rows · W window · V visual
+tokens · N layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from foveate.errors import InputError
+
+if TYPE_CHECKING or find_spec("jaxtyping"):
+    from jaxtyping import Bool, Float, Int
+else:  # the shapes in the signatures are then documentation only
+
+    class _Shape:
+        def __class_getitem__(cls, item: tuple[type, str]) -> type:
+            return item[0]
+
+    Bool = Float = Int = _Shape
+
+__all__ = [
+    "PAD",
+    "TEXT",
+    "VISUAL",
+    "Bool",
+    "Float",
+    "Grid",
+    "Int",
+    "LayerKV",
+    "Observation",
+    "Plan",
+    "Ranking",
+    "TokenKinds",
+]
+
+PAD, TEXT, VISUAL = -1, 0, 1
+Grid = tuple[int, int, int]  # frames, rows and columns of visual tokens
+
+
+@dataclass(frozen=True, eq=False)
+class TokenKinds:
+    """What every logical position of every row is: pad (-1), text (0) or visual (1 and above)."""
+
+    kind: Int[Tensor, "B T"]
+    span: Int[Tensor, "B T"]  # number of the image or video within its row, -1 elsewhere
+    special: Bool[Tensor, "B T"]  # template tokens: begin, end, vision markers
+    grids: tuple[tuple[Grid, ...], ...] = ()  # per row, one grid per span where it is known
+
+    @staticmethod
+    def of(kind: Tensor | TokenKinds, special: Tensor | None = None) -> TokenKinds:
+        """Return kinds from a `[B, T]` tensor: bool (True is visual) or int (-1 pad, 0 text, >= 1 visual)."""
+        if isinstance(kind, TokenKinds):
+            return kind
+        if kind.ndim != 2:
+            raise InputError(
+                f"kinds have shape {tuple(kind.shape)}; give [B, T]: one number per position of every row"
+            )
+        kind = kind.long().clamp(PAD, VISUAL)
+        visual = kind == VISUAL
+        starts = visual & ~torch.nn.functional.pad(visual, (1, 0))[:, :-1]
+        span = torch.where(visual, starts.cumsum(-1) - 1, -1)
+        if special is None:
+            special = torch.zeros_like(visual)
+        return TokenKinds(kind, span, special)
+
+    @property
+    def visual(self) -> Bool[Tensor, "B T"]:
+        """Return where visual tokens are."""
+        return self.kind == VISUAL
+
+    @property
+    def text(self) -> Bool[Tensor, "B T"]:
+        """Return where text tokens are."""
+        return self.kind == TEXT
+
+    @property
+    def valid(self) -> Bool[Tensor, "B T"]:
+        """Return where anything but padding is."""
+        return self.kind != PAD
+
+    def rows(self, index: Tensor) -> TokenKinds:
+        """Return the kinds of the rows that `index` names, in its order."""
+        grids = tuple(self.grids[i] for i in index.tolist()) if self.grids else ()
+        return TokenKinds(self.kind[index], self.span[index], self.special[index], grids)
+
+    def columns(self, start: int, stop: int) -> TokenKinds:
+        """Return the kinds of positions `start` to `stop`; spans keep their numbers."""
+        part = slice(start, stop)
+        return TokenKinds(self.kind[:, part], self.span[:, part], self.special[:, part], self.grids)
+
+    def followed_by(self, other: TokenKinds) -> TokenKinds:
+        """Return the kinds of these positions and then those of `other`, spans numbered on."""
+        shift = self.span.amax(-1, keepdim=True).clamp(min=-1) + 1 if self.span.numel() else 0
+        span = torch.where(other.span >= 0, other.span + shift, -1)
+        grids = self.grids
+        if other.grids:
+            grids = tuple(a + b for a, b in zip(self.grids or ((),) * len(other.grids), other.grids))
+        return TokenKinds(
+            torch.cat([self.kind, other.kind], -1),
+            torch.cat([self.span, span], -1),
+            torch.cat([self.special, other.special], -1),
+            grids,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """What a method may look at in one layer: keys, values, chosen query rows and token kinds.
+
+    Keys and queries are post-rotation. `rows` holds the logical position of every query row, -1
+    where a row of the batch has fewer; without it the rows are the last R positions.
+    """
+
+    queries: Float[Tensor, "B Hq R D"]
+    keys: Float[Tensor, "B H T D"]
+    values: Float[Tensor, "B H T Dv"]
+    kinds: TokenKinds
+    scaling: float
+    layer: int
+    rows: Int[Tensor, "B R"] = None  # type: ignore[assignment]  # filled in below
+
+    def __post_init__(self) -> None:
+        kinds = TokenKinds.of(self.kinds)
+        object.__setattr__(self, "kinds", kinds)
+        (B, Hq, R, D), (_, H, T, _) = self.queries.shape, self.keys.shape
+        if self.keys.shape[0] != B or self.keys.shape[-1] != D or Hq % H or kinds.kind.shape != (B, T):
+            raise InputError(
+                f"queries {tuple(self.queries.shape)}, keys {tuple(self.keys.shape)} and kinds "
+                f"{tuple(kinds.kind.shape)} do not fit; give [B, Hq, R, D], [B, H, T, D] with Hq a "
+                "multiple of H, and [B, T]"
+            )
+        if self.rows is None:
+            rows = torch.arange(T - R, T, device=self.keys.device).expand(B, R)
+            object.__setattr__(self, "rows", torch.where(kinds.valid[:, T - R :], rows, -1))
+
+    @property
+    def groups(self) -> int:
+        """Return how many query heads share a key-value head."""
+        return self.queries.shape[1] // self.keys.shape[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """How one layer would choose: scores, the tier of every position, and the layer's statistics.
+
+    `tiers`: -1 pad (never kept), 0 goes first, 1 goes last, 2 never goes. Tiers 0 and 1 are the
+    candidates that `keep` counts.
+    """
+
+    scores: Float[Tensor, "B H T"]
+    tiers: Int[Tensor, "B T"]
+    layer: int
+    stats: Mapping[str, Tensor] = field(default_factory=dict)  # each [B]
+
+    @property
+    def candidates(self) -> Bool[Tensor, "B T"]:
+        """Return the positions that a budget is about."""
+        return (self.tiers == 0) | (self.tiers == 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Which positions every layer, row and head keeps, and the numbers behind it."""
+
+    keep: tuple[Bool[Tensor, "B H T"], ...]
+    explain: tuple[Mapping[str, Tensor], ...]  # per layer: statistics and budget, each [B] or [B, H]
+    scores: tuple[Float[Tensor, "B H T"], ...] = ()
+
+    def positions(self, layer: int, row: int, head: int) -> Int[Tensor, " K"]:
+        """Return the kept positions, ascending."""
+        return self.keep[layer][row, head].nonzero().flatten()
+
+
+@dataclass(frozen=True, eq=False)
+class LayerKV:
+    """The kept (and merged) keys and values of one layer, right-aligned; empty slots have position -1."""
+
+    packed_keys: Float[Tensor, "B H L D"]
+    packed_values: Float[Tensor, "B H L Dv"]
+    packed_positions: Int[Tensor, "B H L"]
+
+    def keys(self, row: int, head: int) -> Float[Tensor, "K D"]:
+        """Return the keys that one head of one row keeps, by ascending position."""
+        return self.packed_keys[row, head, self.packed_positions[row, head] >= 0]
+
+    def values(self, row: int, head: int) -> Float[Tensor, "K Dv"]:
+        """Return the values that one head of one row keeps, by ascending position."""
+        return self.packed_values[row, head, self.packed_positions[row, head] >= 0]
+
+    def positions(self, row: int, head: int) -> Int[Tensor, " K"]:
+        """Return the kept positions, ascending."""
+        positions = self.packed_positions[row, head]
+        return positions[positions >= 0]
