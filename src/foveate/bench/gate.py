@@ -1,0 +1,33 @@
+"""No numbers from code whose tests fail."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import foveate
+from foveate.errors import CacheError, InputError
+
+MATCHING = ("tests/cache", "tests/hf", "-k", "qwen2_vl or not families")
+
+
+def root() -> Path:
+    """Return the checkout that this package runs from."""
+    folder = Path(foveate.__file__).resolve().parents[2]
+    if not (folder / "tests" / "hf").is_dir():
+        raise InputError(
+            "`foveate bench` runs the tests of what it measures, and this installation has none; "
+            "clone the repository and run `make bench` there"
+        )
+    return folder
+
+
+def verify(folder: Path) -> None:
+    """Run the tests of the cache and the seam, and raise with their output if any fails."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *MATCHING]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=dict(os.environ))
+    if done.returncode != 0:
+        raise CacheError(
+            f"nothing is measured, because the tests fail ({' '.join(command[2:])}):\n"
+            + (done.stdout + done.stderr)[-4000:]
+        )

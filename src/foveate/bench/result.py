@@ -1,0 +1,81 @@
+"""What a measurement leaves behind: JSON with the numbers, the code, the machine, and a table."""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import statistics
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median and range of repeated measurements."""
+
+    median: float
+    low: float
+    high: float
+    count: int
+
+    @staticmethod
+    def of(values: Sequence[float]) -> "Spread":
+        """Return the spread of at least one value."""
+        return Spread(statistics.median(values), min(values), max(values), len(values))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the spread as plain numbers."""
+        return asdict(self)
+
+
+def record(setting: dict[str, Any], cases: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return everything that somebody needs to judge or repeat the numbers."""
+    return {
+        "commit": _git(folder, "describe", "--always", "--dirty", "--abbrev=12"),
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+        "versions": _versions(),
+        "machine": _machine(setting["device"]),
+        "setting": setting,
+        "cases": cases,
+        "table": table(cases),
+    }
+
+
+def table(cases: dict[str, Any]) -> dict[str, Any]:
+    """Return the ratios as columns and rows of text, for documents."""
+    rows = [
+        [case, name, f"{ratio['median']:.2f}", f"{ratio['low']:.2f} to {ratio['high']:.2f}"]
+        for case, result in cases.items()
+        for name, ratio in result["ratios"].items()
+    ]
+    return {"columns": ["case", "time ratio", "median", "range over rounds"], "rows": rows}
+
+
+def _git(folder: Path, *words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
+
+
+def _versions() -> dict[str, str]:
+    names = ("foveate", "torch", "transformers")
+    return {"python": platform.python_version()} | {
+        name: importlib.metadata.version(name) for name in names
+    }
+
+
+def _machine(device: str) -> dict[str, Any]:
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    described = {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load": load,
+    }
+    if device.startswith("cuda"):
+        described["gpu"] = torch.cuda.get_device_name(device)
+    return described

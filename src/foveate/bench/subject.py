@@ -1,0 +1,134 @@
+"""The model that is timed: a random-weight Qwen2-VL with one visual token per image patch.
+
+This is the one file here that knows transformers, because native caches are what we compare with.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+IMAGE, START, END, VOCABULARY = 1000, 1001, 1002, 1024
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the model and its prompt are."""
+
+    layers: int = 8
+    hidden: int = 512
+    heads: int = 8
+    kv_heads: int = 8
+    visual: tuple[int, int] = (64, 64)
+    text: int = 40
+
+    @property
+    def tokens(self) -> int:
+        """Return the length of the prompt."""
+        return self.visual[0] * self.visual[1] + self.text
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model with the inputs of one prompt."""
+
+    model: Any
+    inputs: dict[str, Any]
+    size: Size
+
+    def native_cache(self) -> Any:
+        """Return an empty native cache."""
+        from transformers import DynamicCache
+
+        return DynamicCache(config=self.model.config)
+
+    def shortened(self, cache: Any, length: int) -> Any:
+        """Return a native cache that holds the first `length` entries of another one."""
+        short = self.native_cache()
+        for index, layer in enumerate(cache.layers):
+            keys, values = layer.keys[:, :, :length].clone(), layer.values[:, :, :length].clone()
+            short.update(keys, values, index)
+        return short
+
+    def prefill(self, cache: Any) -> Tensor:
+        """Return the logits after the prompt, whose keys and values go into the cache."""
+        output = self.model(**self.inputs, past_key_values=cache, use_cache=True)
+        return output.logits
+
+    def step(self, cache: Any, position: int) -> Tensor:
+        """Return the logits after one more token at that position."""
+        device = self.inputs["input_ids"].device
+        token = torch.full((1, 1), 7, device=device)
+        place = torch.full((3, 1, 1), position, device=device)
+        return self.model(input_ids=token, position_ids=place, past_key_values=cache).logits
+
+
+def build(size: Size, seed: int, device: str, dtype: torch.dtype) -> Subject:
+    """Return the model and a prompt of image placeholders and then text, both from the seed."""
+    from transformers import Qwen2VLForConditionalGeneration
+
+    torch.manual_seed(seed)
+    model = Qwen2VLForConditionalGeneration(_config(size)).to(device, dtype).eval()
+    rows, columns = size.visual
+    count = rows * columns
+    words = torch.randint(10, IMAGE, (size.text - 2,))
+    ids = torch.cat([torch.tensor([START] + [IMAGE] * count + [END]), words])[None]
+    inputs = {
+        "input_ids": ids.to(device),
+        "attention_mask": torch.ones_like(ids).to(device),
+        "pixel_values": torch.randn(count, 3 * 2 * 4 * 4).to(device, dtype),
+        "image_grid_thw": torch.tensor([[1, rows, columns]]).to(device),
+        "mm_token_type_ids": (ids == IMAGE).long().to(device),
+        "logits_to_keep": 1,
+    }
+    return Subject(model, _accepted(model, inputs), size)
+
+
+def _config(size: Size) -> Any:
+    from transformers import Qwen2VLConfig
+
+    half = size.hidden // size.heads // 2
+    side = half * 3 // 8
+    rope = {"rope_type": "default", "mrope_section": [half - 2 * side, side, side]}
+    text = {
+        "vocab_size": VOCABULARY,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "hidden_size": size.hidden,
+        "intermediate_size": 3 * size.hidden,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": size.heads,
+        "num_key_value_heads": size.kv_heads,
+        "max_position_embeddings": 32768,
+        "rope_theta": 1e6,
+        "rope_scaling": dict(rope),
+        "rope_parameters": {**rope, "rope_theta": 1e6},
+    }
+    vision = {
+        "depth": 1,
+        "embed_dim": 32,
+        "hidden_size": size.hidden,
+        "num_heads": 1,
+        "mlp_ratio": 2,
+        "patch_size": 4,
+        "spatial_merge_size": 1,
+        "temporal_patch_size": 2,
+    }
+    return Qwen2VLConfig(
+        text_config=text,
+        vision_config=vision,
+        image_token_id=IMAGE,
+        video_token_id=VOCABULARY - 1,
+        vision_start_token_id=START,
+        vision_end_token_id=END,
+        tie_word_embeddings=True,
+    )
+
+
+def _accepted(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Return the inputs that this release of the model knows."""
+    import inspect
+
+    known = inspect.signature(model.forward).parameters
+    return {name: value for name, value in inputs.items() if name in known}

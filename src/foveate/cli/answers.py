@@ -1,0 +1,147 @@
+"""Asks a loaded model about images, with the full cache or a compressed one, and measures both."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import StoppingCriteria, StoppingCriteriaList
+
+from foveate import Method, compress
+from foveate.cli.models import Loaded
+from foveate.errors import InputError
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came out, and what it took; kept tokens are the mean over layers and heads."""
+
+    text: str
+    tokens: int
+    visual_total: int
+    visual_kept: float
+    bytes_full: int
+    bytes_stored: int
+    prefill_ms: float
+    decode_ms: float | None
+    layers: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the answer as plain values."""
+        return asdict(self)
+
+
+class _Clock(StoppingCriteria):
+    """Notes the time after every token, and never stops anything."""
+
+    def __init__(self) -> None:
+        self.times = [time.perf_counter()]
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        if input_ids.is_cuda:
+            torch.cuda.synchronize(input_ids.device)
+        self.times.append(time.perf_counter())
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+
+def prepare(loaded: Loaded, images: Sequence[Image.Image], question: str) -> Any:
+    """Return the model's inputs for images and then a question."""
+    processor = loaded.processor
+    try:
+        if getattr(processor, "chat_template", None):
+            content = [{"type": "image", "image": image} for image in images]
+            content.append({"type": "text", "text": question})
+            inputs = processor.apply_chat_template(
+                [{"role": "user", "content": content}],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+            )
+        else:
+            token = getattr(processor, "image_token", None) or ""
+            text = str(token) * len(images) + question
+            inputs = processor(text=text, images=list(images), return_tensors="pt")
+    except ValueError as error:
+        raise InputError(
+            f"the processor of {loaded.name} refuses this prompt: {error}; try another image size "
+            "or fewer images"
+        ) from error
+    return _placed(inputs, loaded.model)
+
+
+def _placed(inputs: Any, model: Any) -> Any:
+    inputs = inputs.to(model.device)
+    for name, value in inputs.items():
+        if torch.is_tensor(value) and value.is_floating_point():
+            inputs[name] = value.to(model.dtype)
+    return inputs
+
+
+def answer(loaded: Loaded, inputs: Any, method: Method | None, max_new_tokens: int) -> Answer:
+    """Return the model's greedy answer; without a method, the cache stays full and native."""
+    if method is None:
+        return _full(loaded, inputs, max_new_tokens)
+    with compress(loaded.model, method) as session:
+        output, clock = _generate(loaded, inputs, max_new_tokens)
+    report = session.report
+    return Answer(
+        *_words(loaded, inputs, output),
+        visual_total=report.total_visual,
+        visual_kept=report.kept_visual,
+        bytes_full=report.bytes_full,
+        bytes_stored=report.bytes_stored,
+        **_milliseconds(clock),
+        layers=tuple(report.to_dict()["layers"]),
+    )
+
+
+def _full(loaded: Loaded, inputs: Any, max_new_tokens: int) -> Answer:
+    output, clock = _generate(loaded, inputs, max_new_tokens)
+    image = getattr(loaded.model.config, "image_token_id", None)
+    visual = int((inputs["input_ids"] == image).sum()) if image is not None else 0
+    count = _bytes(output.past_key_values)
+    return Answer(
+        *_words(loaded, inputs, output),
+        visual_total=visual,
+        visual_kept=visual,
+        bytes_full=count,
+        bytes_stored=count,
+        **_milliseconds(clock),
+    )
+
+
+def _generate(loaded: Loaded, inputs: Any, max_new_tokens: int) -> tuple[Any, _Clock]:
+    clock = _Clock()
+    output = loaded.model.generate(
+        **inputs,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        stopping_criteria=StoppingCriteriaList([clock]),
+        return_dict_in_generate=True,
+    )
+    return output, clock
+
+
+def _words(loaded: Loaded, inputs: Any, output: Any) -> tuple[str, int]:
+    skip = 0 if loaded.model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
+    new = output.sequences[0, skip:]
+    return loaded.processor.decode(new, skip_special_tokens=True).strip(), len(new)
+
+
+def _milliseconds(clock: _Clock) -> dict[str, Any]:
+    steps = [1000 * (b - a) for a, b in pairwise(clock.times)]
+    return {
+        "prefill_ms": steps[0] if steps else 0.0,
+        "decode_ms": statistics.median(steps[1:]) if steps[1:] else None,
+    }
+
+
+def _bytes(cache: Any) -> int:
+    """Return the bytes of keys and values that a native cache holds."""
+    tensors = [t for layer in cache.layers for t in (layer.keys, layer.values) if t is not None]
+    return sum(t.numel() * t.element_size() for t in tensors)

@@ -1,0 +1,89 @@
+"""What a command says: tables or one JSON object on stdout, progress and errors on stderr."""
+
+import contextlib
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from foveate.errors import FoveateError
+
+P = ParamSpec("P")
+BAD_INPUT, FAILED = 2, 1
+
+
+def out() -> Console:
+    """Return the console for results."""
+    return Console(file=sys.stdout, highlight=False)
+
+
+def err() -> Console:
+    """Return the console for progress and errors."""
+    return Console(file=sys.stderr, highlight=False)
+
+
+def progress() -> Progress:
+    """Return a progress bar on stderr that shows what is being worked on."""
+    return Progress(
+        TextColumn("[progress.description]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=err(),
+        transient=True,
+    )
+
+
+def mark(right: bool) -> str:
+    """Return a sign for right or wrong that needs no colour, and Unicode only where it shows."""
+    fancy = (sys.stdout.encoding or "").lower().startswith("utf")
+    word = ("✓" if right else "✗") if fancy else ("ok" if right else "no")
+    return f"[{'green' if right else 'red'}]{word}[/]"
+
+
+def size(count: float) -> str:
+    """Return a number of bytes as people read it.
+
+    >>> size(512), size(2_621_440)
+    ('512 B', '2.5 MiB')
+    """
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError("unreachable: GiB returns")
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Write one JSON object to stdout."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextlib.contextmanager
+def only_stderr() -> Iterator[None]:
+    """Send to stderr whatever libraries print while a result is being worked out."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+def reported(command: Callable[P, None]) -> Callable[P, None]:
+    """Return the command with known errors as one message on stderr and an exit code."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except FoveateError as error:
+            err().print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+            raise typer.Exit(BAD_INPUT if isinstance(error, ValueError) else FAILED) from None
+        except KeyboardInterrupt:
+            err().print("stopped")
+            raise typer.Exit(130) from None
+
+    return run

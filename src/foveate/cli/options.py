@@ -1,0 +1,56 @@
+"""Words of the command line turned into a method."""
+
+import ast
+from collections.abc import Sequence
+from typing import Any
+
+from foveate import Method, method, methods
+from foveate.errors import InputError, nearest
+
+
+def parse_keep(text: str) -> float | int:
+    """Return a share as float, or a number of tokens as int.
+
+    >>> parse_keep("0.1"), parse_keep("64")
+    (0.1, 64)
+    """
+    for read in (int, float):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    raise InputError(
+        f"--keep {text!r} is not a number; give a share of the tokens such as 0.1, or whole tokens "
+        "per head and layer such as 64"
+    )
+
+
+def parse_option(text: str) -> tuple[str, Any]:
+    """Return name and typed value of `name=value`.
+
+    >>> parse_option("alpha=0.9"), parse_option("window=elite")
+    (('alpha', 0.9), ('window', 'elite'))
+    """
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not (name.isidentifier() and equals and value):
+        raise InputError(f"--option {text!r} is not of the form name=value, such as alpha=0.9")
+    return name, _value(value)
+
+
+def build_method(name: str, keep: str, options: Sequence[str]) -> Method:
+    """Return the method that the words describe."""
+    infos = {info.name: info for info in methods()}
+    if name not in infos:
+        raise InputError(f"there is no method {name!r}; {nearest(name, infos)}")
+    typed = dict(parse_option(option) for option in options)
+    return method(name, keep=parse_keep(keep), **typed)
+
+
+def _value(text: str) -> Any:
+    plain = {"true": True, "false": False, "none": None}
+    if text.lower() in plain:
+        return plain[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
