@@ -33,6 +33,10 @@ class Score(Protocol):
 class Budget(Protocol):
     """How many candidates stay, per layer, row and key-value head."""
 
+    @property
+    def keep(self) -> float | int:
+        """Return the share of the candidates (float), or tokens per head and layer (int)."""
+
     def __call__(self, rankings: Sequence[Ranking]) -> Int[Tensor, "N B H"]:
         """Return the counts of kept candidates."""
 
@@ -66,6 +70,11 @@ class Method:
     reduce: Reduce
     when: When
 
+    @property
+    def keeps_everything(self) -> bool:
+        """Return whether nothing can go, so that nothing needs scoring."""
+        return isinstance(self.budget.keep, float) and self.budget.keep >= 1.0
+
     def rank(self, observation: Observation) -> Ranking:
         """Return how one layer would choose."""
         return self.score(observation, self.scope.tiers(observation.kinds))
@@ -74,13 +83,18 @@ class Method:
 def select(ranking: Ranking, counts: Int[Tensor, "B H"]) -> Bool[Tensor, "B H T"]:
     """Return what is kept: all of tier 2, and the best `counts` candidates, tier 1 before tier 0.
 
-    Equal scores are resolved towards the earlier position.
+    Equal scores are resolved towards the earlier position, or as `ranking.ties` says.
     """
     candidates = ranking.candidates[:, None].expand_as(ranking.scores)
     scores = ranking.scores.masked_fill(~candidates, -torch.inf)
-    order = scores.argsort(-1, descending=True, stable=True)
+    if ranking.ties is None:
+        order = scores.argsort(dim=-1, descending=True, stable=True)
+    else:
+        first = ranking.ties.argsort(dim=-1, stable=True)[:, None].expand_as(scores)
+        order = scores.gather(-1, first).argsort(dim=-1, descending=True, stable=True)
+        order = first.gather(-1, order)
     tiers = ranking.tiers[:, None].expand_as(order).masked_fill(~candidates, -1)
-    order = order.gather(-1, tiers.gather(-1, order).argsort(-1, descending=True, stable=True))
+    order = order.gather(-1, tiers.gather(-1, order).argsort(dim=-1, descending=True, stable=True))
     places = torch.arange(order.shape[-1], device=order.device).expand_as(order)
     rank = torch.empty_like(order).scatter_(-1, order, places)
     return (candidates & (rank < counts[..., None])) | (ranking.tiers == 2)[:, None]
@@ -89,6 +103,7 @@ def select(ranking: Ranking, counts: Int[Tensor, "B H"]) -> Bool[Tensor, "B H T"
 def decide(method: Method, rankings: Sequence[Ranking]) -> Plan:
     """Return the plan for layers that are ranked already."""
     counts = method.budget(rankings)
+    counts = [count.to(ranking.scores.device) for ranking, count in zip(rankings, counts)]
     keep = tuple(select(ranking, count) for ranking, count in zip(rankings, counts, strict=True))
     explain = tuple(
         {**ranking.stats, "budget": count} for ranking, count in zip(rankings, counts, strict=True)

@@ -87,6 +87,13 @@ class TokenKinds:
         """Return where anything but padding is."""
         return self.kind != PAD
 
+    def to(self, device: torch.device) -> TokenKinds:
+        """Return the kinds on another device, or themselves if they are there."""
+        if self.kind.device == device:
+            return self
+        kind, span, special = (x.to(device) for x in (self.kind, self.span, self.special))
+        return TokenKinds(kind, span, special, self.grids)
+
     def rows(self, index: Tensor) -> TokenKinds:
         """Return the kinds of the rows that `index` names, in its order."""
         grids = tuple(self.grids[i] for i in index.tolist()) if self.grids else ()
@@ -160,6 +167,7 @@ class Ranking:
     tiers: Int[Tensor, "B T"]
     layer: int
     stats: Mapping[str, Tensor] = field(default_factory=dict)  # each [B]
+    ties: Int[Tensor, "B T"] | None = None  # of equal scores the lower number stays; None: position
 
     @property
     def candidates(self) -> Bool[Tensor, "B T"]:

@@ -1,0 +1,103 @@
+"""Budgets in proportion to what each layer saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from foveate.budget.total import candidate_counts, head_equal, spread, totals
+from foveate.errors import MethodError
+from foveate.kernels.allocate import round_to
+from foveate.option import check_choice, check_count, check_keep
+from foveate.types import Float, Int, Ranking
+
+__all__ = ["LayerShares", "share"]
+
+NORMS = ("sum", "minmax", "softmax_z")
+NEGATIVE = ("clamp0", "shift_min")
+OVERFLOW = ("redistribute", "clip_only")
+FLAT = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class LayerShares:
+    """In proportion to the mean of the layer statistics `by`, each normalised over the layers.
+
+    `norm`: divide by the sum ("sum"), stretch to 0..1 and then divide by the sum ("minmax"), or
+    softmax of the z-scores ("softmax_z"). `negative` values are set to 0 ("clamp0"), or the lowest
+    is subtracted from all ("shift_min"), before that; "softmax_z" takes them as they are.
+    A layer keeps `k_min` at least and all at most; what it cannot take goes to the others in
+    proportion ("redistribute"; the total is then exact) or is lost ("clip_only").
+    """
+
+    keep: float | int
+    by: tuple[str, ...] = ("strength", "skewness")
+    norm: str = "sum"
+    k_min: int = 1
+    overflow: str = "redistribute"
+    negative: str = "clamp0"
+
+    def __post_init__(self) -> None:
+        check_keep(self.keep)
+        check_count("k_min", self.k_min)
+        check_choice("norm", self.norm, NORMS)
+        check_choice("overflow", self.overflow, OVERFLOW)
+        check_choice("negative", self.negative, NEGATIVE)
+        if not isinstance(self.by, tuple) or not self.by:
+            raise MethodError(
+                f"by={self.by!r} names no statistic; give a tuple such as ('strength',)"
+            )
+
+    def __call__(self, rankings: Sequence[Ranking]) -> Int[Tensor, "N B H"]:
+        """Return the counts of kept candidates."""
+        candidates = candidate_counts(rankings)
+        weights = self.weights([statistic(rankings, name) for name in self.by])
+        return head_equal(self.counts(weights, candidates), rankings)
+
+    def weights(self, statistics: Sequence[Float[Tensor, "B N"]]) -> Float[Tensor, "B N"]:
+        """Return the share of every layer; the shares of a row sum to 1."""
+        shares = [share(values, self.norm, self.negative) for values in statistics]
+        return torch.stack(shares).mean(0)
+
+    def counts(
+        self, weights: Float[Tensor, "B N"], candidates: Int[Tensor, "B N"]
+    ) -> Int[Tensor, "B N"]:
+        """Return whole numbers of tokens for shares."""
+        if self.overflow == "redistribute":
+            return spread(self.keep, weights, candidates, self.k_min)
+        floor = candidates.clamp(max=self.k_min)
+        clipped = (weights * totals(self.keep, candidates)[:, None]).clamp(floor, candidates)
+        return round_to(clipped, clipped.sum(-1).round().long(), candidates, floor)
+
+
+def statistic(rankings: Sequence[Ranking], name: str) -> Float[Tensor, "B N"]:
+    """Return one statistic of all layers, in host memory and double precision."""
+    for ranking in rankings:
+        if name not in ranking.stats:
+            has = ", ".join(map(repr, ranking.stats)) or "none"
+            raise MethodError(
+                f"the budget needs the statistic {name!r}, but the score gives {has}; "
+                "wrap the score in Described(...), or choose another budget"
+            )
+    return torch.stack([ranking.stats[name].cpu().double() for ranking in rankings], -1)
+
+
+def share(values: Float[Tensor, "B N"], norm: str, negative: str) -> Float[Tensor, "B N"]:
+    """Return one statistic as shares of its sum over the layers; equal shares where all are zero."""
+    values = values.double()
+    lowest, highest = values.amin(-1, keepdim=True), values.amax(-1, keepdim=True)
+    # A range that is only rounding must not be stretched.
+    flat = highest - lowest <= FLAT * torch.maximum(highest.abs(), lowest.abs())
+    if norm == "softmax_z":
+        off = (values - values.mean(-1, keepdim=True)).masked_fill(flat, 0)
+        std = off.square().mean(-1, keepdim=True).sqrt()
+        return (off / std.masked_fill(flat, 1)).softmax(-1)
+    values = values.clamp(min=0) if negative == "clamp0" else values - lowest.clamp(max=0)
+    if norm == "minmax":
+        # The division by the range cancels in the division by the sum.
+        values = (values - values.amin(-1, keepdim=True)).masked_fill(flat, 0)
+    total = values.sum(-1, keepdim=True)
+    return torch.where(total > 0, values / total.masked_fill(total == 0, 1), 1 / values.shape[-1])

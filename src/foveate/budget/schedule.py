@@ -1,0 +1,67 @@
+"""Budgets that are given: they depend on the number of a layer, not on what it saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from foveate.budget.total import candidate_counts, head_equal, spread, totals
+from foveate.errors import MethodError
+from foveate.option import check_count, check_keep
+from foveate.types import Int, Ranking
+
+__all__ = ["Pyramid", "Uniform"]
+
+
+@dataclass(frozen=True, slots=True)
+class Uniform:
+    """The same in every layer; what does not divide goes to the earlier ones."""
+
+    keep: float | int
+    k_min: int = 0
+
+    def __post_init__(self) -> None:
+        check_keep(self.keep)
+        check_count("k_min", self.k_min)
+
+    def __call__(self, rankings: Sequence[Ranking]) -> Int[Tensor, "N B H"]:
+        """Return the counts of kept candidates."""
+        candidates = candidate_counts(rankings)
+        weights = torch.ones(candidates.shape)
+        return head_equal(spread(self.keep, weights, candidates, self.k_min), rankings)
+
+
+@dataclass(frozen=True, slots=True)
+class Pyramid:
+    """Linearly fewer in later layers: from `(2 - 1/beta) n` down to `n / beta`, n being the average.
+
+    Where the first layer would keep more than there is, it keeps all and the last one gets `2n - V`,
+    so that the average stays (arXiv 2406.02069).
+    """
+
+    keep: float | int
+    beta: float = 20.0
+    k_min: int = 0
+
+    def __post_init__(self) -> None:
+        check_keep(self.keep)
+        check_count("k_min", self.k_min)
+        number = isinstance(self.beta, (int, float)) and not isinstance(self.beta, bool)
+        if not number or not 1 <= self.beta < float("inf"):
+            raise MethodError(
+                f"beta={self.beta!r} cannot be used; give a number of at least 1 (1 is uniform)"
+            )
+
+    def __call__(self, rankings: Sequence[Ranking]) -> Int[Tensor, "N B H"]:
+        """Return the counts of kept candidates."""
+        candidates = candidate_counts(rankings)
+        layers = candidates.shape[-1]
+        average = totals(self.keep, candidates).double()[:, None] / layers
+        most = torch.minimum((2 - 1 / self.beta) * average, candidates[:, :1].double())
+        least = (2 * average - most).clamp(min=0)
+        step = torch.linspace(0, 1, layers, dtype=torch.float64)
+        weights = most + (least - most) * step
+        return head_equal(spread(self.keep, weights, candidates, self.k_min), rankings)

@@ -1,0 +1,5 @@
+"""Sums and maxima of the columns of softmax attention, without the whole matrix."""
+
+from foveate.kernels.column_stats.blocked import column_stats
+
+__all__ = ["column_stats"]

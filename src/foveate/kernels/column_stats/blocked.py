@@ -1,0 +1,131 @@
+"""`column_stats` in blocks of query rows: one block of probabilities is in memory at a time."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from foveate.errors import InputError
+from foveate.types import Bool, Float, Int
+
+__all__ = ["column_stats"]
+
+BLOCK_ELEMENTS = 1 << 23  # probabilities held at once: 32 MiB
+TILE_ELEMENTS = 1 << 22  # keys cast to float32 at once
+
+
+def column_stats(
+    queries: Float[Tensor, "B Hq R D"],
+    keys: Float[Tensor, "B H L D"],
+    *,
+    scaling: float,
+    rows: Int[Tensor, "B R"],
+    columns: Bool[Tensor, "B L"] | Bool[Tensor, "B Hq L"] | None = None,
+    positions: Int[Tensor, "B L"] | Int[Tensor, "B H L"] | None = None,
+    weights: Float[Tensor, "B R"] | Float[Tensor, "B Hq R"] | None = None,
+    power: float = 1,
+    lse: Float[Tensor, "B Hq R"] | None = None,
+) -> Float[Tensor, "B Hq L"]:
+    """Return `sum_i weights[i] * p[i, j] ** power` for every key j, in float32.
+
+    `p[i]` is the softmax of query row i over the `columns` (all, if None) at or before its own
+    logical position `rows[i]`; -1 means that there is no such row. Keys lie at `positions`
+    (0 .. L-1, if None). With `lse` the rows are normalised by that log-sum-exp instead of their
+    own. `power` is 1, 2 or infinity, the last for the maximum of `weights[i] * p[i, j]`.
+    Rows without weight, and keys outside the columns, are never looked at, whatever they hold.
+    """
+    if power not in (1, 2, math.inf):
+        raise InputError(f"power={power!r} is not known; give 1, 2 or math.inf (the maximum)")
+    B, Hq, _, D = queries.shape
+    H, L = keys.shape[1:3]
+    weights = row_weights(weights, rows, Hq)
+    queries, rows, weights, lse = used_rows(queries, rows, weights, lse)
+    queries = queries.unflatten(1, (H, -1))
+    out = torch.zeros(B, H, Hq // H, L, device=keys.device, dtype=torch.float32)
+    step = max(1, BLOCK_ELEMENTS // max(1, B * Hq * L))
+    for start in range(0, rows.shape[1], step):
+        part = slice(start, start + step)
+        seen = visible(rows[:, part], columns, positions, H, L)  # [B, H or 1, G or 1, r, L]
+        logits = products(queries[..., part, :], keys) * scaling
+        logits = logits.masked_fill(~seen, -torch.inf)
+        if lse is None:
+            norm = logits.logsumexp(-1, keepdim=True)
+        else:
+            norm = lse[..., part].unflatten(1, (H, -1)).float()[..., None]
+        # A row that sees nothing has -inf everywhere, and -inf - (-inf) is not a number.
+        p = (logits - norm.masked_fill(norm == -torch.inf, 0)).exp_()
+        weight = weights[..., part].unflatten(1, (H, -1))[..., None]
+        # A row without weight may hold anything: it is replaced, not multiplied by zero.
+        p = torch.where(weight == 0, 0, p if power != 2 else p.square())
+        if power == math.inf:
+            out = torch.maximum(out, (p * weight).amax(-2))
+        else:
+            out += (p * weight).sum(-2)
+    return out.flatten(1, 2)
+
+
+def row_weights(
+    weights: Float[Tensor, "B R"] | Float[Tensor, "B Hq R"] | None,
+    rows: Int[Tensor, "B R"],
+    Hq: int,
+) -> Float[Tensor, "B Hq R"]:
+    """Return the weight of every row in every query head, zero where there is no row."""
+    if weights is None:
+        weights = torch.ones(rows.shape, device=rows.device)
+    if weights.ndim == 2:
+        weights = weights[:, None]
+    weights = weights.float().masked_fill(rows[:, None] < 0, 0)
+    return weights.expand(rows.shape[0], Hq, rows.shape[1])
+
+
+def used_rows(
+    queries: Float[Tensor, "B Hq R D"],
+    rows: Int[Tensor, "B R"],
+    weights: Float[Tensor, "B Hq R"],
+    lse: Float[Tensor, "B Hq R"] | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Return everything for the rows that have a weight in some head, in their order."""
+    used = (weights != 0).any(1)  # [B, R]
+    count = int(used.sum(-1).max()) if used.numel() else 0
+    if count == rows.shape[1]:
+        return queries, rows, weights, lse
+    index = used.int().argsort(dim=-1, descending=True, stable=True)[:, :count]
+    wide = index[:, None].expand(-1, queries.shape[1], -1)
+    queries = queries.gather(2, wide[..., None].expand(*wide.shape, queries.shape[-1]))
+    lse = None if lse is None else lse.gather(2, wide)
+    return queries, rows.gather(1, index), weights.gather(2, wide), lse
+
+
+def visible(
+    rows: Int[Tensor, "B r"],
+    columns: Bool[Tensor, "B L"] | Bool[Tensor, "B Hq L"] | None,
+    positions: Int[Tensor, "B L"] | Int[Tensor, "B H L"] | None,
+    H: int,
+    L: int,
+) -> Bool[Tensor, "B h g r L"]:
+    """Return which keys each row sees; axes on which all agree have length one."""
+    if positions is None:
+        positions = torch.arange(L, device=rows.device).expand(rows.shape[0], L)
+    if positions.ndim == 2:
+        positions = positions[:, None]
+    seen = positions[:, :, None, None] <= rows[:, None, None, :, None]
+    if columns is None:
+        return seen
+    if columns.ndim == 2:
+        return seen & columns[:, None, None, None]
+    return seen & columns.unflatten(1, (H, -1))[..., None, :]
+
+
+def products(
+    queries: Float[Tensor, "B H G r D"], keys: Float[Tensor, "B H L D"]
+) -> Float[Tensor, "B H G r L"]:
+    """Return all inner products in float32, casting a tile of keys at a time."""
+    B, H, G, r, D = queries.shape
+    flat = queries.reshape(B, H, G * r, D).float()
+    step = (
+        keys.shape[2] if keys.dtype == torch.float32 else max(1, TILE_ELEMENTS // max(1, B * H * D))
+    )
+    tiles = [flat @ tile.float().transpose(-1, -2) for tile in keys.split(max(1, step), 2)]
+    return (torch.cat(tiles, -1) if len(tiles) > 1 else tiles[0]).unflatten(2, (G, r))

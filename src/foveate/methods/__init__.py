@@ -1,0 +1,49 @@
+"""Presets: one function per paper, and the registry that finds them by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from foveate.errors import MethodError, nearest
+from foveate.method import Method
+from foveate.methods.aircache import aircache
+from foveate.methods.baselines import full, random, recency
+from foveate.methods.paper import MethodInfo, Option, describe
+
+__all__ = [
+    "MethodInfo",
+    "Option",
+    "aircache",
+    "full",
+    "method",
+    "methods",
+    "random",
+    "recency",
+]
+
+PRESETS = (aircache, random, recency, full)
+
+
+def method(name: str, keep: float | int | None = None, **options: Any) -> Method:
+    """Return the method of that name; without `keep`, with the preset's own default.
+
+    Raises `MethodError` for an unknown name, option or value.
+    """
+    known = {preset.__name__: preset for preset in PRESETS}
+    if name not in known:
+        hint = nearest(str(name), known)
+        raise MethodError(f"there is no method {name!r}; {hint} `foveate methods` lists all")
+    preset = known[name]
+    if keep is not None:
+        options = {"keep": keep, **options}
+    allowed = [option.name for option in describe(preset).options]
+    for option in options:
+        if option not in allowed:
+            hint = nearest(option, allowed) if allowed else "it has none"
+            raise MethodError(f"{name} has no option {option!r}; {hint}")
+    return preset(**options)
+
+
+def methods() -> list[MethodInfo]:
+    """Return what is known about every method, in the order of their papers."""
+    return [describe(preset) for preset in PRESETS]

@@ -1,0 +1,22 @@
+"""SCORE: how much every candidate is worth."""
+
+from foveate.score.attention import Attention
+from foveate.score.baseline import Constant, Random, Recency
+from foveate.score.elite import Elite
+from foveate.score.order import PerImage, Spread
+from foveate.score.statistics import Described
+from foveate.score.window import AllText, LastRows, LastVisual
+
+__all__ = [
+    "AllText",
+    "Attention",
+    "Constant",
+    "Described",
+    "Elite",
+    "LastRows",
+    "LastVisual",
+    "PerImage",
+    "Random",
+    "Recency",
+    "Spread",
+]
