@@ -43,7 +43,7 @@ make_venv() {
 freshen_pip() {
     if ! "$VENV/bin/python" -c 'import pip, sys; v = pip.__version__.split("."); sys.exit((int(v[0]), int(v[1])) < (25, 1))'; then
         say "updating pip"
-        "$VENV/bin/python" -m pip install --quiet --upgrade "pip>=25.1" \
+        "$VENV/bin/python" -m pip install -qq --upgrade "pip>=25.1" \
             || die "pip 25.1 or newer is needed and could not be installed; check the network or pip's configuration"
     fi
 }
@@ -59,7 +59,7 @@ has_gpu() {
 resolves_to_cpu() {
     local report
     report=$(mktemp)
-    if ! "$VENV/bin/python" -m pip install --quiet --dry-run --report "$report" "$@" "$CPU_TORCH" >/dev/null 2>&1; then
+    if ! "$VENV/bin/python" -m pip install -qq --dry-run --report "$report" "$@" "$CPU_TORCH" >/dev/null 2>&1; then
         rm -f "$report"
         return 1
     fi
@@ -75,7 +75,7 @@ PY
 }
 
 install_torch() {
-    local pip=("$VENV/bin/python" -m pip install --quiet)
+    local pip=("$VENV/bin/python" -m pip install)
     if has_gpu; then
         say "GPU found (or TORCH=gpu): installing torch for it"
         "${pip[@]}" "torch>=2.6"
@@ -100,7 +100,7 @@ install_foveate() {
     # The installed torch is pinned, so that nothing in the next step can swap it.
     "$VENV/bin/python" -c 'import torch; print("torch==" + torch.__version__)' >"$VENV/constraints.txt"
     say "installing foveate and its development tools beside $(cat "$VENV/constraints.txt")"
-    "$VENV/bin/python" -m pip install --quiet -c "$VENV/constraints.txt" --editable . --group dev
+    "$VENV/bin/python" -m pip install -qq -c "$VENV/constraints.txt" --editable . --group dev
 }
 
 is_ready && exit 0

@@ -13,7 +13,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 
 from foveate import Method, compress
 from foveate.cli.models import Loaded
-from foveate.errors import InputError
+from foveate.errors import FoveateError, InputError
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Answer:
     bytes_stored: int
     prefill_ms: float
     decode_ms: float | None
+    notes: tuple[str, ...] = ()
     layers: tuple[dict[str, Any], ...] = field(default=(), repr=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -52,7 +53,7 @@ def prepare(loaded: Loaded, images: Sequence[Image.Image], question: str) -> Any
     """Return the model's inputs for images and then a question."""
     processor = loaded.processor
     try:
-        if getattr(processor, "chat_template", None):
+        if getattr(processor, "chat_template", "") is not None:
             content = [{"type": "image", "image": image} for image in images]
             content.append({"type": "text", "text": question})
             inputs = processor.apply_chat_template(
@@ -66,6 +67,8 @@ def prepare(loaded: Loaded, images: Sequence[Image.Image], question: str) -> Any
             token = getattr(processor, "image_token", None) or ""
             text = str(token) * len(images) + question
             inputs = processor(text=text, images=list(images), return_tensors="pt")
+    except FoveateError:
+        raise
     except ValueError as error:
         raise InputError(
             f"the processor of {loaded.name} refuses this prompt: {error}; try another image size "
@@ -96,6 +99,7 @@ def answer(loaded: Loaded, inputs: Any, method: Method | None, max_new_tokens: i
         bytes_full=report.bytes_full,
         bytes_stored=report.bytes_stored,
         **_milliseconds(clock),
+        notes=report.notes,
         layers=tuple(report.to_dict()["layers"]),
     )
 

@@ -98,6 +98,7 @@ def _keyed(runs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show(found: dict[str, Any]) -> None:
+    """Print the answer on stdout and its cost on stderr, or a comparison on stdout."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -120,3 +121,5 @@ def _show(found: dict[str, Any]) -> None:
             step,
         )
     (screen if len(found) > 1 else console.err()).print(table)
+    for note in dict.fromkeys(note for one in found.values() for note in one.notes):
+        console.err().print(f"note: {escape(note)}", soft_wrap=True)

@@ -85,5 +85,10 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
         except KeyboardInterrupt:
             err().print("stopped")
             raise typer.Exit(130) from None
+        except Exception as error:
+            if type(error).__name__ not in ("OutOfMemoryError", "MemoryError"):
+                raise
+            err().print(f"[bold red]error:[/] out of memory: {escape(str(error))}", soft_wrap=True)
+            raise typer.Exit(FAILED) from None
 
     return run
