@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from foveate.errors import InputError
 from foveate.types import Bool, Float, Int, LayerKV, Observation, Plan, Ranking, TokenKinds
 
 
+@runtime_checkable
 class Scope(Protocol):
     """Which tokens may go, and in which order."""
 
@@ -20,6 +21,7 @@ class Scope(Protocol):
         """Return -1 for pads, 0 for what goes first, 1 for what goes last, 2 for what stays."""
 
 
+@runtime_checkable
 class Score(Protocol):
     """How much every candidate is worth."""
 
@@ -30,6 +32,7 @@ class Score(Protocol):
         """Return the ranking of one layer."""
 
 
+@runtime_checkable
 class Budget(Protocol):
     """How many candidates stay, per layer, row and key-value head."""
 
@@ -41,6 +44,7 @@ class Budget(Protocol):
         """Return the counts of kept candidates."""
 
 
+@runtime_checkable
 class Reduce(Protocol):
     """What becomes of the rest."""
 
@@ -53,6 +57,7 @@ class Reduce(Protocol):
         """Return the keys and values that are stored."""
 
 
+@runtime_checkable
 class When(Protocol):
     """At which events the cache is compressed."""
 

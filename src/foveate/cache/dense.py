@@ -1,0 +1,168 @@
+"""Dense storage: one tensor of keys and one of values per layer, empty slots where heads differ."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from foveate.errors import CacheError
+from foveate.types import Bool, Float, Int, LayerKV
+
+
+class Dense:
+    """The stored keys and values of one layer: a packed prefix with positions, then a plain tail.
+
+    The prefix holds what survived compression, right-aligned and by ascending position; slots that
+    a row or head does not fill have position -1. The tail holds every token from `start` on.
+    `seen` counts logical tokens, `stored` physical slots.
+    """
+
+    def __init__(self) -> None:
+        self.keys: Tensor | None = None  # [B, H, L, D]
+        self.values: Tensor | None = None
+        self.positions: Tensor | None = None  # [B, 1 or H, P], None while nothing was evicted
+        self.start = 0
+        self.seen = 0
+
+    @property
+    def stored(self) -> int:
+        """Return the physical length."""
+        return 0 if self.keys is None else self.keys.shape[-2]
+
+    @property
+    def prefix(self) -> int:
+        """Return how many slots lie before the tail."""
+        return self.stored - (self.seen - self.start)
+
+    @property
+    def compressed(self) -> bool:
+        """Return whether anything was evicted, so that slots and positions differ."""
+        return self.positions is not None
+
+    def append(
+        self, keys: Float[Tensor, "B H T D"], values: Float[Tensor, "B H T Dv"]
+    ) -> tuple[Tensor, Tensor]:
+        """Store new tokens behind the tail and return all stored keys and values."""
+        if self.keys is None or self.values is None:
+            self.keys, self.values = keys, values
+        else:
+            self.keys = torch.cat([self.keys, keys], -2)
+            self.values = torch.cat([self.values, values], -2)
+        self.seen += keys.shape[-2]
+        return self.keys, self.values
+
+    def tail(self, stop: int) -> tuple[Float[Tensor, "B H T D"], Float[Tensor, "B H T Dv"]]:
+        """Return the tail's keys and values up to logical position `stop`."""
+        if self.keys is None or self.values is None:
+            raise CacheError("this layer has stored nothing yet; run the prompt through the model first")
+        part = slice(self.prefix, self.prefix + stop - self.start)
+        return self.keys[:, :, part], self.values[:, :, part]
+
+    def pack(self, kept: LayerKV, stop: int) -> None:
+        """Replace the tail up to logical position `stop` by what was kept of it, and free the rest."""
+        assert self.keys is not None and self.values is not None
+        B, H, P = *self.keys.shape[:2], self.prefix
+        behind = P + stop - self.start
+        positions = kept.packed_positions
+        positions = torch.where(positions >= 0, positions + self.start, -1)
+        if bool((positions == positions[:, :1]).all()):
+            positions = positions[:, :1]
+        if P:
+            before = self.logical()[:, :, :P]
+            heads = max(before.shape[1], positions.shape[1])
+            positions = torch.cat(
+                [before.expand(B, heads, -1), positions.expand(B, heads, -1)], -1
+            )
+        self.keys = torch.cat(
+            [self.keys[:, :, :P], kept.packed_keys, self.keys[:, :, behind:]], -2
+        )
+        self.values = torch.cat(
+            [self.values[:, :, :P], kept.packed_values, self.values[:, :, behind:]], -2
+        )
+        self.positions, self.start = positions.contiguous(), stop
+        assert self.keys.shape[1] == H
+
+    def seal(self, stop: int) -> None:
+        """Count the tail up to logical position `stop` as prefix, every token of it kept."""
+        if self.positions is not None:
+            tail = torch.arange(self.start, stop, device=self.positions.device)
+            tail = tail.expand(*self.positions.shape[:2], -1)
+            self.positions = torch.cat([self.positions, tail], -1)
+        self.start = stop
+
+    def logical(self) -> Int[Tensor, "B h L"]:
+        """Return the logical position of every slot, -1 where it is empty; h is 1 if heads agree."""
+        assert self.keys is not None
+        if self.positions is None:
+            return torch.arange(self.seen, device=self.keys.device).expand(len(self.keys), 1, -1)
+        tail = torch.arange(self.start, self.seen, device=self.keys.device)
+        return torch.cat([self.positions, tail.expand(*self.positions.shape[:2], -1)], -1)
+
+    def is_gapless(self) -> bool:
+        """Return whether every slot is filled."""
+        return self.positions is None or self._gapless
+
+    @property
+    def _gapless(self) -> bool:
+        """Return whether the prefix has no empty slot; asked once per layout, for it costs a wait."""
+        known = getattr(self, "_gapless_of", (None, True))
+        if known[0] is not self.positions:
+            known = (self.positions, bool((self.positions >= 0).all()))
+            self._gapless_of = known
+        return known[1]
+
+    def crop(self, length: int) -> None:
+        """Forget every token from logical position `length` on; what was evicted stays evicted."""
+        if length >= self.seen or self.keys is None or self.values is None:
+            return
+        slots = self.stored - (self.seen - max(length, self.start))
+        if length < self.start and self.positions is not None:
+            positions = torch.where(self.positions < length, self.positions, -1)
+            used = (positions >= 0).flatten(0, 1).any(0).nonzero()
+            slots = int(used[-1]) + 1 if used.numel() else 0
+            self.positions = positions[:, :, :slots].contiguous()
+        elif length < self.start:
+            slots = length
+        # cloned, because a slice would keep the whole tensor alive
+        self.keys = self.keys[:, :, :slots].clone()
+        self.values = self.values[:, :, :slots].clone()
+        self.start, self.seen = min(self.start, length), length
+
+    def take(self, rows: Int[Tensor, " b"]) -> None:
+        """Keep the named rows of the batch, in that order; a row may be named twice."""
+        if self.keys is None or self.values is None:
+            return
+        rows = rows.to(self.keys.device)
+        self.keys, self.values = self.keys[rows], self.values[rows]
+        if self.positions is not None:
+            self.positions = self.positions[rows]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.keys = self.values = self.positions = None
+        self.start = self.seen = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes that the stored keys and values really hold, whole storages counted."""
+        if self.keys is None or self.values is None:
+            return 0
+        return self.keys.untyped_storage().nbytes() + self.values.untyped_storage().nbytes()
+
+    @property
+    def metadata_nbytes(self) -> int:
+        """Return the bytes of the stored positions."""
+        return 0 if self.positions is None else self.positions.untyped_storage().nbytes()
+
+    def check(self) -> None:
+        """Raise `CacheError` if positions are not ascending or lengths do not agree."""
+        if self.keys is None or self.values is None:
+            return
+        logical = self.logical()
+        filled: Bool[Tensor, "B h L"] = logical >= 0
+        highest = torch.where(filled, logical, -1).cummax(-1).values
+        rising = logical[..., 1:] > highest[..., :-1]
+        if not bool((rising | ~filled[..., 1:]).all()) or logical.shape[-1] != self.stored:
+            raise CacheError("positions are not ascending, or do not match the stored slots")
+        if self.values.shape[:3] != self.keys.shape[:3] or self.prefix < 0:
+            raise CacheError("keys and values disagree in length")

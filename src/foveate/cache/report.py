@@ -1,0 +1,120 @@
+"""What a compressed cache tells about itself: measured bytes, kept tokens, and the numbers behind them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foveate.errors import InputError
+from foveate.types import Int
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One layer: tokens seen and stored, kept tokens (summed over rows, mean over heads), bytes."""
+
+    layer: int
+    seen: int
+    stored: int
+    kept_visual: float
+    kept_text: float
+    bytes_full: int  # what an uncompressed cache would hold now
+    bytes_stored: int  # what the stored keys and values hold, measured
+    bytes_metadata: int  # the positions beside them
+    bytes_peak: int  # the most this layer held
+    seconds: float  # scoring
+    explain: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CacheReport:
+    """A whole cache: totals, one record per compressible layer, and what was noticed."""
+
+    method: str
+    layers: tuple[LayerReport, ...]
+    total_visual: int  # visual tokens of all rows
+    total_text: int
+    seconds: float  # ranking, deciding and packing, all layers
+    native_layers: int  # layers that are left as the model has them
+    bytes_native: int
+    notes: tuple[str, ...] = ()
+    _kept: tuple[Tensor, ...] = field(default=(), repr=False, compare=False)
+    _layers: tuple[int, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def bytes_full(self) -> int:
+        """Return what an uncompressed cache would hold."""
+        return sum(layer.bytes_full for layer in self.layers) + self.bytes_native
+
+    @property
+    def bytes_stored(self) -> int:
+        """Return what the stored keys and values hold, measured on their storages."""
+        return sum(layer.bytes_stored for layer in self.layers) + self.bytes_native
+
+    @property
+    def bytes_peak(self) -> int:
+        """Return the most that was held at once, layer by layer."""
+        return sum(layer.bytes_peak for layer in self.layers) + self.bytes_native
+
+    @property
+    def kept_visual(self) -> float:
+        """Return the visual tokens kept per layer and head, summed over rows, mean over layers."""
+        return sum(layer.kept_visual for layer in self.layers) / max(len(self.layers), 1)
+
+    @property
+    def kept_text(self) -> float:
+        """Return the prompt's text tokens kept, summed over rows, mean over layers and heads."""
+        return sum(layer.kept_text for layer in self.layers) / max(len(self.layers), 1)
+
+    def kept(self, layer: int, row: int = 0, head: int = 0) -> Int[Tensor, " K"]:
+        """Return the prompt positions that one head keeps, ascending; pads are never among them."""
+        if layer not in self._layers:
+            raise InputError(
+                f"layer {layer} is not a compressed layer; those are {list(self._layers)}"
+            )
+        positions = self._kept[self._layers.index(layer)]
+        positions = positions[row, head if positions.shape[1] > 1 else 0]
+        return positions[positions >= 0].long()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain numbers, lists and strings."""
+        totals = ("bytes_full", "bytes_stored", "bytes_peak", "kept_visual", "kept_text")
+        return {
+            "method": self.method,
+            **{name: getattr(self, name) for name in totals},
+            "total_visual": self.total_visual,
+            "total_text": self.total_text,
+            "seconds": self.seconds,
+            "native_layers": self.native_layers,
+            "bytes_native": self.bytes_native,
+            "notes": list(self.notes),
+            "layers": [{**asdict(x), "explain": plain(x.explain)} for x in self.layers],
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write the report and the kept positions as JSON."""
+        kept = {
+            str(layer): [[self.kept(layer, b, h).tolist() for h in range(p.shape[1])] for b in range(p.shape[0])]
+            for layer, p in zip(self._layers, self._kept, strict=True)
+        }
+        Path(path).write_text(json.dumps({**self.to_dict(), "kept": kept}, indent=1) + "\n")
+
+    def __str__(self) -> str:
+        share = self.bytes_stored / self.bytes_full if self.bytes_full else 1.0
+        lines = [
+            f"{self.method}: {self.bytes_stored:,} of {self.bytes_full:,} bytes ({share:.1%}), "
+            f"{self.kept_visual:,.1f} of {self.total_visual:,} visual tokens per layer and head",
+            *(f"note: {note}" for note in self.notes),
+        ]
+        return "\n".join(lines)
+
+
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mapping of tensors as lists."""
+    return {k: v.tolist() if isinstance(v, torch.Tensor) else v for k, v in values.items()}

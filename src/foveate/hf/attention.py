@@ -1,0 +1,185 @@
+"""The attention seam: registered functions, wrapped while a forward pass with our cache runs.
+
+A cache layer tags the keys it returns (`tag`); the wrapped functions look for that tag and nothing
+else, so vision towers, other caches and other models pass straight through.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from foveate.errors import UnsupportedModel
+
+EAGER = "foveate_eager"
+_TAG = "_foveate"
+_lock = threading.RLock()
+_wrapped: dict[str, tuple[int, Any, Callable[..., Any]]] = {}  # name: uses, mapping, original
+
+
+class View(Protocol):
+    """What a tag says about the keys it sits on."""
+
+    def mask(self, mask: Tensor | None, query: Tensor, name: str) -> Tensor | None:
+        """Return the mask over physical slots, in the form that the named implementation reads."""
+
+    def seen(self, module: nn.Module, query: Tensor, scaling: float | None) -> None:
+        """Hand the queries to the layer that owns the keys."""
+
+
+def tag(keys: Tensor, view: View) -> Tensor:
+    """Return a fresh view of the keys that carries `view`; the stored tensor itself stays plain."""
+    tagged = keys.view_as(keys)
+    setattr(tagged, _TAG, view)
+    return tagged
+
+
+def _through(inner: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """Return `inner` for tagged keys: physical mask, attention, then the queries to the cache."""
+
+    def attention(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *args: Any, **kwargs: Any
+    ) -> Any:
+        view: View | None = getattr(key, _TAG, None)
+        if view is None:
+            return inner(module, query, key, value, mask, *args, **kwargs)
+        adapted = view.mask(mask, query, name)
+        function = inner
+        if "flash" in name and adapted is not None and adapted.ndim == 4:
+            # flash kernels know no mask per slot
+            function = _original("sdpa")
+        scaling = kwargs.get("scaling", args[0] if name == EAGER and args else None)
+        out = function(module, query, key, value, adapted, *args, **kwargs)
+        view.seen(module, query, scaling)
+        return out
+
+    return attention
+
+
+def _eager(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """Call the eager attention of the file that defines the module's class."""
+    forward = inspect.unwrap(type(module).forward)
+    function = forward.__globals__.get("eager_attention_forward")
+    function = function or getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    if function is None:
+        raise UnsupportedModel(
+            f"{type(module).__name__} has no eager attention function to call; load the model with "
+            "attn_implementation='sdpa'"
+        )
+    return function(module, *args, **kwargs)
+
+
+def _original(name: str) -> Callable[..., Any]:
+    """Return the registered function behind `name`, unwrapped."""
+    if name in _wrapped:
+        return _wrapped[name][2]
+    return ALL_ATTENTION_FUNCTIONS[name]
+
+
+def _attach(name: str) -> None:
+    """Wrap the function registered under `name`, or count one more use."""
+    if name in _wrapped:
+        uses, mapping, original = _wrapped[name]
+        _wrapped[name] = (uses + 1, mapping, original)
+        return
+    if name == EAGER:
+        ALL_ATTENTION_FUNCTIONS.register(EAGER, _through(_eager, EAGER))
+        ALL_MASK_ATTENTION_FUNCTIONS.register(EAGER, ALL_MASK_ATTENTION_FUNCTIONS["eager"])
+        _wrapped[name] = (1, type(ALL_ATTENTION_FUNCTIONS)._global_mapping, _eager)
+        return
+    local = ALL_ATTENTION_FUNCTIONS._local_mapping
+    mapping = local if name in local else type(ALL_ATTENTION_FUNCTIONS)._global_mapping
+    original = mapping[name]
+    mapping[name] = _through(original, name)
+    _wrapped[name] = (1, mapping, original)
+
+
+def _detach(name: str) -> None:
+    """Count one use less, and put the original back at zero."""
+    uses, mapping, original = _wrapped[name]
+    if uses > 1:
+        _wrapped[name] = (uses - 1, mapping, original)
+        return
+    del _wrapped[name]
+    if name == EAGER:
+        mapping.pop(EAGER, None)
+        type(ALL_MASK_ATTENTION_FUNCTIONS)._global_mapping.pop(EAGER, None)
+    else:
+        mapping[name] = original
+
+
+@contextmanager
+def attention_seam(config: Any) -> Iterator[None]:
+    """Let tagged keys through the attention of the text model whose config this is, and restore it."""
+    name = config._attn_implementation
+    eager = name == "eager"
+    with _lock:
+        _attach(EAGER if eager else name)
+        if eager:
+            config._attn_implementation = EAGER
+    try:
+        yield
+    finally:
+        with _lock:
+            if eager:
+                config._attn_implementation = "eager"
+            _detach(EAGER if eager else name)
+
+
+def check_attention(name: str | None) -> None:
+    """Raise `UnsupportedModel` for attention implementations without a seam."""
+    if name == "eager" or (name in ALL_ATTENTION_FUNCTIONS and "flex" not in str(name)):
+        return
+    raise UnsupportedModel(
+        f"attention implementation {name!r} has no seam for compressed caches; load the model with "
+        "attn_implementation='sdpa', 'eager' or a flash attention"
+    )
+
+
+def slot_mask(
+    mask: Tensor | None, logical: Tensor, query: Tensor, *, start: int, eager: bool
+) -> Tensor | None:
+    """Return `mask` over logical positions [B|1, 1, q, T] as a mask over slots [B, 1|Hq, q, L].
+
+    `logical` [B, h, L] is the position of every slot, -1 where it is empty, `start` the position of
+    the first query. A mask [B, T] of padding, or none, is completed by causality.
+    """
+    B, heads, _ = logical.shape
+    empty = (logical < 0)[:, :, None]  # [B, h, 1, L]
+    if mask is None or mask.ndim == 2:
+        rows = torch.arange(start, start + query.shape[2], device=logical.device)
+        hidden = empty | (logical[:, :, None] > rows[:, None])
+        if mask is not None:
+            padded = mask[:, None].expand(-1, heads, -1).gather(-1, logical.clamp(min=0)) == 0
+            hidden = hidden | padded[:, :, None]
+    else:
+        wide = mask.expand(B, -1, -1, -1).expand(-1, max(heads, mask.shape[1]), -1, -1)
+        index = logical.clamp(min=0)[:, :, None].expand(B, wide.shape[1], query.shape[2], -1)
+        picked = wide.gather(-1, index)
+        if picked.is_floating_point():
+            return _per_query_head(
+                picked.masked_fill(empty, torch.finfo(picked.dtype).min), query
+            )
+        hidden = empty | ~picked
+    hidden = _per_query_head(hidden, query)
+    if not eager:
+        return ~hidden
+    low = torch.finfo(query.dtype).min
+    return torch.zeros_like(hidden, dtype=query.dtype).masked_fill(hidden, low)
+
+
+def _per_query_head(mask: Tensor, query: Tensor) -> Tensor:
+    """Return a mask per key-value head as one per query head; a shared one stays shared."""
+    heads = mask.shape[1]
+    if heads in (1, query.shape[1]):
+        return mask
+    return mask.repeat_interleave(query.shape[1] // heads, dim=1)

@@ -1,0 +1,108 @@
+"""The report of a cache: what is stored now, measured on the tensors, and what was kept of the prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from foveate.cache.report import CacheReport, LayerReport
+from foveate.types import TokenKinds
+
+if TYPE_CHECKING:
+    from foveate.hf.cache import CompressedCache, CompressedLayer
+
+
+def layer_report(cache: CompressedCache) -> CacheReport:
+    """Return the report of a cache as it stands."""
+    kinds = cache.turn.kinds
+    layers, kept, indices = [], [], []
+    for layer in cache.compressed_layers:
+        if layer.store.keys is None or kinds is None:
+            continue
+        positions = _kept_positions(layer, kinds, cache.turn.start)
+        layers.append(_layer(cache, layer, positions, kinds))
+        kept.append(positions)
+        indices.append(layer.index)
+    native = [layer for layer in cache.layers if layer not in cache.compressed_layers]
+    return CacheReport(
+        method=repr(cache.method),
+        layers=tuple(layers),
+        total_visual=int(kinds.visual.sum()) if kinds is not None else 0,
+        total_text=int(kinds.text.sum()) if kinds is not None else 0,
+        seconds=cache.seconds,
+        native_layers=len(native),
+        bytes_native=sum(_native_bytes(layer) for layer in native),
+        notes=tuple(_notes(cache, kinds)),
+        _kept=tuple(kept),
+        _layers=tuple(indices),
+    )
+
+
+def _kept_positions(layer: CompressedLayer, kinds: TokenKinds, stop: int) -> Tensor:
+    """Return the prompt positions [B, h, P] that are stored, -1 for empty slots and padding."""
+    logical = layer.store.logical().cpu()
+    logical = torch.where(logical < stop, logical, -1)
+    valid = kinds.valid.cpu()[:, None].expand(-1, logical.shape[1], -1)
+    stays = valid.gather(-1, logical.clamp(min=0)) & (logical >= 0)
+    positions = torch.where(stays, logical, -1)
+    used = int((positions >= 0).any(0).any(0).long().cumsum(-1).argmax()) + 1
+    return positions[..., :used].int().clone()
+
+
+def _layer(cache: CompressedCache, layer: CompressedLayer, positions: Tensor, kinds: TokenKinds) -> LayerReport:
+    """Return the record of one layer."""
+    keys, values = layer.store.keys, layer.store.values
+    assert keys is not None and values is not None
+    B, H, _, D = keys.shape
+    filled = positions >= 0
+    visual = kinds.visual.cpu()[:, None].expand(-1, positions.shape[1], -1)
+    seen_visual = visual.gather(-1, positions.clamp(min=0).long()) & filled
+    width = (D + values.shape[-1]) * keys.element_size()
+    heads = positions.shape[1]
+    return LayerReport(
+        layer=layer.index,
+        seen=layer.store.seen,
+        stored=layer.store.stored,
+        kept_visual=int(seen_visual.sum()) / heads,
+        kept_text=int((filled & ~seen_visual).sum()) / heads,
+        bytes_full=B * H * layer.store.seen * width,
+        bytes_stored=layer.store.nbytes,
+        bytes_metadata=layer.store.metadata_nbytes,
+        bytes_peak=max(layer.peak, layer.store.nbytes),
+        seconds=cache.ranked_seconds.get(layer.index, 0.0),
+        explain=_explain(cache, layer.index),
+    )
+
+
+def _explain(cache: CompressedCache, index: int) -> Mapping[str, Any]:
+    """Return the numbers behind the last plan of one layer, on the processor."""
+    if not cache.explain:
+        return {}
+    values = cache.explain.get(index, {})
+    return {k: v.cpu() if isinstance(v, Tensor) else v for k, v in values.items()}
+
+
+def _native_bytes(layer: Any) -> int:
+    """Return the bytes of a layer that is left as the model has it."""
+    found = [getattr(layer, "keys", None), getattr(layer, "values", None)]
+    found += list(getattr(layer, "conv_states", None) or []) if _is_list(layer, "conv_states") else []
+    found += list(getattr(layer, "recurrent_states", None) or []) if _is_list(layer, "recurrent_states") else []
+    return sum(x.untyped_storage().nbytes() for x in found if isinstance(x, Tensor))
+
+
+def _is_list(layer: Any, name: str) -> bool:
+    """Return whether a layer holds a list of states under that name."""
+    return isinstance(getattr(layer, name, None), (list, tuple))
+
+
+def _notes(cache: CompressedCache, kinds: TokenKinds | None) -> list[str]:
+    """Return what a reader of the report should know."""
+    notes = list(cache.notes)
+    if kinds is None:
+        notes.append("nothing has passed through this cache yet")
+    elif not bool(kinds.visual.any()):
+        notes.append("the prompt has no visual tokens: every token was kept")
+    return notes
