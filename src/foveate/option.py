@@ -5,10 +5,34 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
 
 from foveate.errors import MethodError, nearest
 
-__all__ = ["check_choice", "check_count", "check_keep", "check_share"]
+__all__ = [
+    "Choice",
+    "Count",
+    "Flag",
+    "Keep",
+    "Number",
+    "Share",
+    "Words",
+    "check_choice",
+    "check_count",
+    "check_flag",
+    "check_share",
+    "plain_keep",
+]
+
+if TYPE_CHECKING:
+    Keep = float | int
+    Share = Number = float
+    Count = int
+    Choice = str
+    Flag = bool
+    Words = tuple[str, ...]
+else:  # a shape-checking hook must not be quicker than the part, whose message says what to give
+    Keep = Share = Number = Count = Choice = Flag = Words = Any
 
 
 def check_choice(name: str, value: object, allowed: Iterable[str]) -> None:
@@ -26,6 +50,12 @@ def check_count(name: str, value: object, least: int = 0) -> None:
         raise MethodError(f"{name}={value!r} cannot be used; give a whole number, {least} or more")
 
 
+def check_flag(name: str, value: object) -> None:
+    """Raise `MethodError` unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise MethodError(f"{name}={value!r} cannot be used; give True or False")
+
+
 def check_share(name: str, value: object) -> None:
     """Raise `MethodError` unless `value` is a number from 0 to 1."""
     number = isinstance(value, Real) and not isinstance(value, bool)
@@ -33,8 +63,8 @@ def check_share(name: str, value: object) -> None:
         raise MethodError(f"{name}={value!r} cannot be used; give a number from 0 to 1")
 
 
-def check_keep(keep: object) -> None:
-    """Raise `MethodError` unless `keep` is a float in (0, 1] or a whole number of at least 1."""
+def plain_keep(keep: object) -> float | int:
+    """Return `keep` as a plain float in (0, 1] or a plain int of at least 1, or raise `MethodError`."""
     advice = (
         "give a float above 0 and up to 1.0 (the share of the candidate tokens that is kept) "
         "or an int of at least 1 (tokens per head and layer)"
@@ -44,8 +74,10 @@ def check_keep(keep: object) -> None:
     if isinstance(keep, Integral):
         if keep < 1:
             raise MethodError(f"keep={keep!r} keeps nothing; {advice}")
-    elif not math.isfinite(keep) or not 0 < keep <= 1:
+        return int(keep)
+    if not math.isfinite(keep) or not 0 < keep <= 1:
         why = (
             "is not a share" if not math.isfinite(keep) or keep <= 0 else "is more than everything"
         )
         raise MethodError(f"keep={keep!r} {why}; {advice}")
+    return float(keep)

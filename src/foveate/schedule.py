@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from foveate.errors import MethodError
-from foveate.option import check_choice
+from foveate.option import Choice, Flag, check_choice, check_flag
 
 __all__ = ["AfterPrefill"]
 
@@ -20,10 +19,9 @@ class AfterPrefill:
     the number of entries kept ("compacted").
     """
 
-    recompress: bool = False
-    positions: str = "original"
+    recompress: Flag = False
+    positions: Choice = "original"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.recompress, bool):
-            raise MethodError(f"recompress={self.recompress!r} cannot be used; give True or False")
+        check_flag("recompress", self.recompress)
         check_choice("positions", self.positions, POSITIONS)

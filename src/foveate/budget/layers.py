@@ -11,7 +11,7 @@ from torch import Tensor
 from foveate.budget.total import candidate_counts, head_equal, spread, totals
 from foveate.errors import MethodError
 from foveate.kernels.allocate import round_to
-from foveate.option import check_choice, check_count, check_keep
+from foveate.option import Choice, Count, Keep, Words, check_choice, check_count, plain_keep
 from foveate.types import Float, Int, Ranking
 
 __all__ = ["LayerShares", "share"]
@@ -33,15 +33,15 @@ class LayerShares:
     proportion ("redistribute"; the total is then exact) or is lost ("clip_only").
     """
 
-    keep: float | int
-    by: tuple[str, ...] = ("strength", "skewness")
-    norm: str = "sum"
-    k_min: int = 1
-    overflow: str = "redistribute"
-    negative: str = "clamp0"
+    keep: Keep
+    by: Words = ("strength", "skewness")
+    norm: Choice = "sum"
+    k_min: Count = 1
+    overflow: Choice = "redistribute"
+    negative: Choice = "clamp0"
 
     def __post_init__(self) -> None:
-        check_keep(self.keep)
+        object.__setattr__(self, "keep", plain_keep(self.keep))
         check_count("k_min", self.k_min)
         check_choice("norm", self.norm, NORMS)
         check_choice("overflow", self.overflow, OVERFLOW)

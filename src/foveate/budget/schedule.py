@@ -10,7 +10,7 @@ from torch import Tensor
 
 from foveate.budget.total import candidate_counts, head_equal, spread, totals
 from foveate.errors import MethodError
-from foveate.option import check_count, check_keep
+from foveate.option import Count, Keep, Number,  check_count, plain_keep
 from foveate.types import Int, Ranking
 
 __all__ = ["Pyramid", "Uniform"]
@@ -20,11 +20,11 @@ __all__ = ["Pyramid", "Uniform"]
 class Uniform:
     """The same in every layer; what does not divide goes to the earlier ones."""
 
-    keep: float | int
-    k_min: int = 0
+    keep: Keep
+    k_min: Count = 0
 
     def __post_init__(self) -> None:
-        check_keep(self.keep)
+        object.__setattr__(self, "keep", plain_keep(self.keep))
         check_count("k_min", self.k_min)
 
     def __call__(self, rankings: Sequence[Ranking]) -> Int[Tensor, "N B H"]:
@@ -42,12 +42,12 @@ class Pyramid:
     so that the average stays (arXiv 2406.02069).
     """
 
-    keep: float | int
-    beta: float = 20.0
-    k_min: int = 0
+    keep: Keep
+    beta: Number = 20.0
+    k_min: Count = 0
 
     def __post_init__(self) -> None:
-        check_keep(self.keep)
+        object.__setattr__(self, "keep", plain_keep(self.keep))
         check_count("k_min", self.k_min)
         number = isinstance(self.beta, (int, float)) and not isinstance(self.beta, bool)
         if not number or not 1 <= self.beta < float("inf"):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from foveate.option import check_choice, check_share
+from foveate.option import Choice, Share, check_choice, check_share
 from foveate.reduce.evict import pack
 from foveate.types import Bool, Float, Int, LayerKV, Observation
 
@@ -26,8 +26,8 @@ class Merge:
     of itself and all it receives. Text neither gives nor receives. `share=0` is `Evict`.
     """
 
-    share: float
-    nearest: str = "position"
+    share: Share
+    nearest: Choice = "position"
 
     def __post_init__(self) -> None:
         check_share("share", self.share)

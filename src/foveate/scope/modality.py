@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from foveate.option import check_count
+from foveate.option import Count, check_count
 from foveate.types import PAD, Bool, Int, TokenKinds
 
 __all__ = ["All", "Visual", "VisualFirst"]
@@ -28,8 +28,8 @@ class Visual:
 class All:
     """Every token may go but the first `sinks` and the last `recent` of its row."""
 
-    sinks: int = 0
-    recent: int = 0
+    sinks: Count = 0
+    recent: Count = 0
 
     def __post_init__(self) -> None:
         check_count("sinks", self.sinks)
@@ -45,8 +45,8 @@ class All:
 class VisualFirst:
     """Text goes only when no visual token is left; `sinks` and `recent` tokens stay."""
 
-    sinks: int = 0
-    recent: int = 0
+    sinks: Count = 0
+    recent: Count = 0
 
     def __post_init__(self) -> None:
         check_count("sinks", self.sinks)

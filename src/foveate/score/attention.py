@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from foveate.kernels.column_stats import column_stats
-from foveate.option import check_choice
+from foveate.option import Choice, check_choice
 from foveate.score.elite import Elite
 from foveate.score.window import Window
 from foveate.types import Bool, Int, Observation, Ranking, TokenKinds
@@ -30,8 +30,8 @@ class Attention:
     """
 
     window: Window = field(default_factory=Elite)
-    softmax: str = "restricted"
-    heads: str = "shared"
+    softmax: Choice = "restricted"
+    heads: Choice = "shared"
 
     def __post_init__(self) -> None:
         check_choice("softmax", self.softmax, SOFTMAX)

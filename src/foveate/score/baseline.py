@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from foveate.option import check_count
+from foveate.option import Count, check_count
 from foveate.types import Int, Observation, Ranking, TokenKinds
 
 __all__ = ["Constant", "Random", "Recency"]
@@ -47,7 +47,7 @@ class Recency:
 class Random:
     """A number in [0, 1] that only `seed`, layer, head and position (pads not counted) decide."""
 
-    seed: int = 0
+    seed: Count = 0
 
     def __post_init__(self) -> None:
         check_count("seed", self.seed)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from foveate.kernels.column_stats import column_stats
-from foveate.option import check_choice, check_share
+from foveate.option import Choice, Flag, Share, check_choice, check_flag, check_share
 from foveate.score.window import INSTRUCTIONS, Selection, instruction, observed, stand_in
 from foveate.types import Bool, Float, Observation, TokenKinds
 
@@ -29,14 +29,15 @@ class Elite:
     last 32 visual tokens, and the statistic "fallback" says so.
     """
 
-    alpha: float = 0.9
-    text: str = "after_last_visual"
-    heads: str = "mean_prob"
-    exclude_special: bool = False
+    alpha: Share = 0.9
+    text: Choice = "after_last_visual"
+    heads: Choice = "mean_prob"
+    exclude_special: Flag = False
 
     def __post_init__(self) -> None:
         check_share("alpha", self.alpha)
         check_choice("text", self.text, INSTRUCTIONS)
+        check_flag("exclude_special", self.exclude_special)
         check_choice("heads", self.heads, HEADS)
 
     def rows(self, kinds: TokenKinds) -> Bool[Tensor, "B T"]:
@@ -74,7 +75,7 @@ class Elite:
 
 
 def elite(
-    attention: Float[Tensor, "*batch T"], text: Bool[Tensor, "*batch T"], alpha: float
+    attention: Float[Tensor, "*batch T"], text: Bool[Tensor, "*#batch T"], alpha: float
 ) -> Bool[Tensor, "*batch T"]:
     """Return the text tokens with at least `alpha` times the highest attention, up to rounding."""
     attention = attention.masked_fill(~text, 0)

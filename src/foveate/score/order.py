@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from foveate.method import Score
-from foveate.option import check_count
+from foveate.option import Count, check_count
 from foveate.types import Bool, Int, Observation, Ranking, TokenKinds
 
 __all__ = ["PerImage", "Spread"]
@@ -22,7 +22,7 @@ class PerImage:
     """
 
     score: Score
-    floor: int
+    floor: Count
 
     def __post_init__(self) -> None:
         check_count("floor", self.floor, least=1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from foveate.method import Score
-from foveate.option import check_choice
+from foveate.option import Choice, check_choice
 from foveate.types import Bool, Float, Int, Observation, Ranking, TokenKinds
 
 __all__ = ["Described", "skewness"]
@@ -27,7 +27,7 @@ class Described:
     """
 
     score: Score
-    space: str = "raw"
+    space: Choice = "raw"
 
     def __post_init__(self) -> None:
         check_choice("space", self.space, SPACES)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from foveate.errors import InputError
-from foveate.option import check_choice, check_count
+from foveate.option import Choice, Count, Flag, check_choice, check_count, check_flag
 from foveate.types import Bool, Int, Observation, TokenKinds
 
 __all__ = ["AllText", "LastRows", "LastVisual", "Selection", "Window"]
@@ -31,6 +31,7 @@ class Selection:
         return self.members.gather(-1, wide) & (rows >= 0)[:, None]
 
 
+@runtime_checkable
 class Window(Protocol):
     """Which tokens observe."""
 
@@ -49,11 +50,12 @@ class AllText:
     32 tokens), and the statistic "fallback" says so.
     """
 
-    text: str = "after_last_visual"
-    exclude_special: bool = False
+    text: Choice = "after_last_visual"
+    exclude_special: Flag = False
 
     def __post_init__(self) -> None:
         check_choice("text", self.text, INSTRUCTIONS)
+        check_flag("exclude_special", self.exclude_special)
 
     def rows(self, kinds: TokenKinds) -> Bool[Tensor, "B T"]:
         """Return the instruction tokens, or their stand-in."""
@@ -69,13 +71,14 @@ class AllText:
 class LastRows:
     """The last `count` instruction tokens; otherwise as `AllText`."""
 
-    count: int = 32
-    text: str = "after_last_visual"
-    exclude_special: bool = False
+    count: Count = 32
+    text: Choice = "after_last_visual"
+    exclude_special: Flag = False
 
     def __post_init__(self) -> None:
         check_count("count", self.count, least=1)
         check_choice("text", self.text, INSTRUCTIONS)
+        check_flag("exclude_special", self.exclude_special)
 
     def rows(self, kinds: TokenKinds) -> Bool[Tensor, "B T"]:
         """Return the last instruction tokens, or their stand-in."""
@@ -95,7 +98,7 @@ class LastRows:
 class LastVisual:
     """The last `count` visual tokens; where there is none, the last tokens."""
 
-    count: int = 32
+    count: Count = 32
 
     def __post_init__(self) -> None:
         check_count("count", self.count, least=1)

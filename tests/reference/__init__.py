@@ -1,0 +1,1 @@
+"""Methods as their papers tell them: one sample, one loop per index, nothing shared with the library."""

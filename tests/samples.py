@@ -1,0 +1,53 @@
+"""Observations of made-up prompts: text (t), special text (s), images (v), pads (p)."""
+
+import torch
+
+from foveate.types import Observation, TokenKinds
+
+
+def kinds_of(*layouts: str) -> TokenKinds:
+    """Return kinds from words such as "pp t vvv tt": one per row, all of the same length."""
+    rows = [layout.replace(" ", "") for layout in layouts]
+    assert len({len(row) for row in rows}) == 1, "rows differ in length"
+    kind = torch.tensor([[{"p": -1, "t": 0, "s": 0, "v": 1}[c] for c in row] for row in rows])
+    special = torch.tensor([[c == "s" for c in row] for row in rows])
+    return TokenKinds.of(kind, special)
+
+
+def observations(
+    kinds: TokenKinds, *, layers=5, Hq=6, H=2, D=8, seed=0, sharpness=2.0, dtype=torch.float32
+) -> list[Observation]:
+    """Return random observations of all rows; attention gets peaks where keys resemble queries."""
+    made = torch.Generator().manual_seed(seed)
+    B, T = kinds.kind.shape
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=made).to(dtype)
+
+    return [
+        Observation(
+            normal(B, Hq, T, D) * sharpness,
+            normal(B, H, T, D),
+            normal(B, H, T, D + 3),
+            kinds,
+            D**-0.5,
+            layer,
+        )
+        for layer in range(layers)
+    ]
+
+
+def only_row(observation: Observation, row: int) -> Observation:
+    """Return one row without its padding."""
+    kinds = observation.kinds
+    start = int((kinds.kind[row] == -1).sum())
+    cut = TokenKinds(*(x[row : row + 1, start:] for x in (kinds.kind, kinds.span, kinds.special)))
+    part = (slice(row, row + 1), slice(None), slice(start, None))
+    return Observation(
+        observation.queries[part],
+        observation.keys[part],
+        observation.values[part],
+        cut,
+        observation.scaling,
+        observation.layer,
+    )

@@ -1,0 +1,34 @@
+"""Scopes: which tier every token is in."""
+
+import pytest
+from samples import kinds_of
+
+from foveate.errors import MethodError
+from foveate.scope import All, Visual, VisualFirst
+
+KINDS = kinds_of("ppp t vv s vv t", "t vvv s vvvv t")
+
+
+@pytest.mark.parametrize(
+    ("scope", "first", "second"),
+    [
+        (Visual(), [-1, -1, -1, 2, 0, 0, 2, 0, 0, 2], [2, 0, 0, 0, 2, 0, 0, 0, 0, 2]),
+        (All(), [-1, -1, -1, 0, 0, 0, 0, 0, 0, 0], [0] * 10),
+        (All(2, 1), [-1, -1, -1, 2, 2, 0, 0, 0, 0, 2], [2, 2, 0, 0, 0, 0, 0, 0, 0, 2]),
+        (VisualFirst(), [-1, -1, -1, 1, 0, 0, 1, 0, 0, 1], [1, 0, 0, 0, 1, 0, 0, 0, 0, 1]),
+        (VisualFirst(1, 2), [-1, -1, -1, 2, 0, 0, 1, 0, 2, 2], [2, 0, 0, 0, 1, 0, 0, 0, 2, 2]),
+        (All(99, 99), [-1] * 3 + [2] * 7, [2] * 10),
+    ],
+    ids=str,
+)
+def test_tiers(scope, first, second):
+    assert scope.tiers(KINDS).tolist() == [first, second]
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, True, "4", None])
+def test_sinks_and_recent_are_whole_numbers(wrong):
+    for scope in (All, VisualFirst):
+        with pytest.raises(MethodError, match="sinks=.*give a whole number"):
+            scope(sinks=wrong)
+        with pytest.raises(MethodError, match="recent=.*give a whole number"):
+            scope(recent=wrong)
