@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -127,9 +128,9 @@ def _new_tokens(kwargs: dict[str, Any]) -> int:
 def _before(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Prepare the cache and open the attention seam, for this forward pass only."""
     if args:
-        names = model.forward.__code__.co_varnames if hasattr(model.forward, "__code__") else ()
-        kwargs = {**dict(zip(names[1:], args, strict=False)), **kwargs} if names else kwargs
-        args = () if names else args
+        kwargs = dict(inspect.signature(model.forward).bind_partial(*args, **kwargs).arguments)  # type: ignore[arg-type]
+        kwargs = {**kwargs, **kwargs.pop("kwargs", {})}
+        args = ()
     attachment = _attachments.get(model)
     if attachment is None:
         return None
@@ -175,20 +176,36 @@ def _after(model: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> 
         cache.end()
 
 
+class _Generate:
+    """The `generate` of an attached model: it tells the cache about the prompt."""
+
+    def __init__(self, model: nn.Module, held: Callable[..., Any] | None) -> None:
+        self.model = weakref.ref(model)
+        self.held = held
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        model = self.model()
+        assert model is not None
+        return _generate(model, self.held or _own_generate(model), args, kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """Give a copy of the model its own plain `generate`: the copy is not attached."""
+        model = self.model()
+        return self.held or _own_generate(memo.get(id(model), model))
+
+
+def _own_generate(model: Any) -> Callable[..., Any]:
+    """Return the `generate` of the model's class, bound to it."""
+    return type(model).generate.__get__(model)
+
+
 def _replace_generate(model: nn.Module) -> Callable[[], None]:
     """Give the model a `generate` that tells the cache about the prompt; return how to take it back."""
     if not hasattr(model, "generate"):
         return lambda: None
     held = model.__dict__.get("generate")
+    model.__dict__["generate"] = _Generate(model, held)
     reference = weakref.ref(model)
-
-    def generate(*args: Any, **kwargs: Any) -> Any:
-        owner = reference()
-        assert owner is not None
-        call = held or type(owner).generate.__get__(owner)  # type: ignore[attr-defined]
-        return _generate(owner, call, args, kwargs)
-
-    model.__dict__["generate"] = generate
 
     def restore() -> None:
         owner = reference()

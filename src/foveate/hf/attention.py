@@ -47,18 +47,19 @@ def _through(inner: Callable[..., Any], name: str) -> Callable[..., Any]:
     """Return `inner` for tagged keys: physical mask, attention, then the queries to the cache."""
 
     def attention(
-        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *args: Any, **kwargs: Any
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
     ) -> Any:
         view: View | None = getattr(key, _TAG, None)
         if view is None:
-            return inner(module, query, key, value, mask, *args, **kwargs)
+            return inner(module, query, key, value, *args, **kwargs)
+        mask, rest = (args[0], args[1:]) if args else (kwargs.pop("attention_mask", None), ())
         adapted = view.mask(mask, query, name)
         function = inner
         if "flash" in name and adapted is not None and adapted.ndim == 4:
             # flash kernels know no mask per slot
             function = _original("sdpa")
-        scaling = kwargs.get("scaling", args[0] if name == EAGER and args else None)
-        out = function(module, query, key, value, adapted, *args, **kwargs)
+        scaling = rest[0] if rest and name == EAGER else kwargs.get("scaling")
+        out = function(module, query, key, value, adapted, *rest, **kwargs)
         view.seen(module, query, scaling)
         return out
 

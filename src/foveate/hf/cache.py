@@ -163,7 +163,9 @@ class CompressedCache(Cache):
         storage: str = "dense",
     ) -> None:
         if not isinstance(method, Method):
-            raise MethodError(f"{method!r} is not a method; give foveate.aircache(keep=0.1) or foveate.method(name)")
+            raise MethodError(
+                f"{method!r} is not a method; give foveate.aircache(keep=0.1) or foveate.method(name)"
+            )
         if storage not in ("dense", "auto"):
             raise InputError(f"storage {storage!r} is not known; allowed: 'dense', 'auto'")
         self.lease = model if isinstance(model, Lease) else Lease(model)
@@ -226,15 +228,7 @@ class CompressedCache(Cache):
     def _kinds(self, kwargs: Mapping[str, Any], seen: int, tokens: int, trust: bool) -> Any:
         """Return the kinds of the new tokens."""
         source = self.attachment
-        mask = self.visual_mask
-        if mask is not None and seen < mask.shape[1]:
-            source_rows = next(x for x in (kwargs.get("input_ids"), kwargs.get("inputs_embeds")) if x is not None)
-            rows = source_rows.shape[0]
-            if rows % mask.shape[0] == 0:
-                mask = mask.repeat_interleave(rows // mask.shape[0], 0)
-            mask = mask[:, seen : seen + tokens]
-        else:
-            mask = None
+        mask = self._stated(kwargs, seen, tokens)
         return token_kinds.forward_kinds(
             source.config,
             kwargs,
@@ -243,6 +237,20 @@ class CompressedCache(Cache):
             placeholder=source.placeholder(kwargs),
             visual_mask=mask,
         )
+
+    def _stated(self, kwargs: Mapping[str, Any], seen: int, tokens: int) -> Tensor | None:
+        """Return the caller's visual mask for the new tokens, one row per sequence, drafts as text."""
+        mask = self.visual_mask
+        if mask is None or seen >= mask.shape[1]:
+            return None
+        rows = len(next(x for x in (kwargs.get("input_ids"), kwargs.get("inputs_embeds")) if x is not None))
+        if rows % len(mask) == 0:
+            mask = mask.repeat_interleave(rows // len(mask), 0)
+        mask = mask[:, seen : seen + tokens]
+        drafted = tokens - mask.shape[1]
+        if drafted and self.turn.expected == self.visual_mask.shape[1]:  # type: ignore[union-attr]
+            mask = torch.nn.functional.pad(mask, (0, drafted))
+        return mask
 
     def end(self) -> None:
         """Finish a forward pass, and compress if it completed a prompt; called by the seam."""

@@ -105,4 +105,6 @@ def _notes(cache: CompressedCache, kinds: TokenKinds | None) -> list[str]:
         notes.append("nothing has passed through this cache yet")
     elif not bool(kinds.visual.any()):
         notes.append("the prompt has no visual tokens: every token was kept")
+    if any(bool(values["fallback"].any()) for values in cache.explain.values() if "fallback" in values):
+        notes.append("no text follows the last image: its last visual tokens served as the window")
     return notes

@@ -55,6 +55,10 @@ def compress(
         raise MethodError(
             f"options {sorted(options)} came beside a method that is complete; give them to the preset"
         )
+    if not isinstance(method, Method):
+        raise MethodError(
+            f"{method!r} is not a method; give foveate.aircache(keep=0.1), or a name such as 'aircache'"
+        )
     lease = Lease(model)
     attachment = lease.attachment
     if attachment.session is not None:
