@@ -61,8 +61,13 @@ class Reduce(Protocol):
 class When(Protocol):
     """At which events the cache is compressed."""
 
-    recompress: bool  # whether a later turn's new visual tokens are compressed too
-    positions: str  # "original" or "compacted": where decoding continues
+    @property
+    def recompress(self) -> bool:
+        """Return whether a later turn's new visual tokens are compressed too."""
+
+    @property
+    def positions(self) -> str:
+        """Return "original" or "compacted": where decoding continues."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +112,10 @@ def select(ranking: Ranking, counts: Int[Tensor, "B H"]) -> Bool[Tensor, "B H T"
 
 def decide(method: Method, rankings: Sequence[Ranking]) -> Plan:
     """Return the plan for layers that are ranked already."""
-    counts = method.budget(rankings)
-    counts = [count.to(ranking.scores.device) for ranking, count in zip(rankings, counts)]
+    counts = [
+        count.to(ranking.scores.device)
+        for ranking, count in zip(rankings, method.budget(rankings), strict=True)
+    ]
     keep = tuple(select(ranking, count) for ranking, count in zip(rankings, counts, strict=True))
     explain = tuple(
         {**ranking.stats, "budget": count} for ranking, count in zip(rankings, counts, strict=True)

@@ -26,7 +26,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     Keep = float | int
-    Share = Number = float
+    Share = float
+    Number = float
     Count = int
     Choice = str
     Flag = bool
@@ -46,7 +47,7 @@ def check_choice(name: str, value: object, allowed: Iterable[str]) -> None:
 
 def check_count(name: str, value: object, least: int = 0) -> None:
     """Raise `MethodError` unless `value` is a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
         raise MethodError(f"{name}={value!r} cannot be used; give a whole number, {least} or more")
 
 
@@ -64,7 +65,7 @@ def check_share(name: str, value: object) -> None:
 
 
 def plain_keep(keep: object) -> float | int:
-    """Return `keep` as a plain float in (0, 1] or a plain int of at least 1, or raise `MethodError`."""
+    """Return `keep` as a plain float in (0, 1] or int of at least 1, or raise `MethodError`."""
     advice = (
         "give a float above 0 and up to 1.0 (the share of the candidate tokens that is kept) "
         "or an int of at least 1 (tokens per head and layer)"
@@ -72,10 +73,10 @@ def plain_keep(keep: object) -> float | int:
     if isinstance(keep, bool) or not isinstance(keep, Real):
         raise MethodError(f"keep={keep!r} is a {type(keep).__name__}, not a number; {advice}")
     if isinstance(keep, Integral):
-        if keep < 1:
+        if int(keep) < 1:
             raise MethodError(f"keep={keep!r} keeps nothing; {advice}")
         return int(keep)
-    if not math.isfinite(keep) or not 0 < keep <= 1:
+    if not math.isfinite(keep) or not 0 < float(keep) <= 1:
         why = (
             "is not a share" if not math.isfinite(keep) or keep <= 0 else "is more than everything"
         )

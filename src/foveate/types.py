@@ -110,13 +110,21 @@ class TokenKinds:
         span = torch.where(other.span >= 0, other.span + shift, -1)
         grids = self.grids
         if other.grids:
-            grids = tuple(a + b for a, b in zip(self.grids or ((),) * len(other.grids), other.grids))
+            grids = tuple(
+                a + b for a, b in zip(self.grids or ((),) * len(other.grids), other.grids)
+            )
         return TokenKinds(
             torch.cat([self.kind, other.kind], -1),
             torch.cat([self.span, span], -1),
             torch.cat([self.special, other.special], -1),
             grids,
         )
+
+
+if TYPE_CHECKING:
+    _Kinds = TokenKinds
+else:  # what an observation accepts; it always holds TokenKinds
+    _Kinds = TokenKinds | Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +138,7 @@ class Observation:
     queries: Float[Tensor, "B Hq R D"]
     keys: Float[Tensor, "B H T D"]
     values: Float[Tensor, "B H T Dv"]
-    kinds: TokenKinds
+    kinds: _Kinds
     scaling: float
     layer: int
     rows: Int[Tensor, "B R"] = None  # type: ignore[assignment]  # filled in below
@@ -139,7 +147,12 @@ class Observation:
         kinds = TokenKinds.of(self.kinds)
         object.__setattr__(self, "kinds", kinds)
         (B, Hq, R, D), (_, H, T, _) = self.queries.shape, self.keys.shape
-        if self.keys.shape[0] != B or self.keys.shape[-1] != D or Hq % H or kinds.kind.shape != (B, T):
+        if (
+            self.keys.shape[0] != B
+            or self.keys.shape[-1] != D
+            or Hq % H
+            or kinds.kind.shape != (B, T)
+        ):
             raise InputError(
                 f"queries {tuple(self.queries.shape)}, keys {tuple(self.keys.shape)} and kinds "
                 f"{tuple(kinds.kind.shape)} do not fit; give [B, Hq, R, D], [B, H, T, D] with Hq a "
@@ -180,7 +193,9 @@ class Plan:
     """Which positions every layer, row and head keeps, and the numbers behind it."""
 
     keep: tuple[Bool[Tensor, "B H T"], ...]
-    explain: tuple[Mapping[str, Tensor], ...]  # per layer: statistics and budget, each [B] or [B, H]
+    explain: tuple[
+        Mapping[str, Tensor], ...
+    ]  # per layer: statistics and budget, each [B] or [B, H]
     scores: tuple[Float[Tensor, "B H T"], ...] = ()
 
     def positions(self, layer: int, row: int, head: int) -> Int[Tensor, " K"]:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from foveate.budget import LayerShares, Pyramid, Uniform
 from foveate.errors import MethodError
@@ -34,7 +35,9 @@ def rankings(visual, layers, H=3, seed=0):
 @settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from(BUDGETS),
-    st.one_of(st.floats(0.001, 1.0), st.sampled_from([0.1, 0.05, 0.01, 0.5, 1.0]), st.integers(1, 90)),
+    st.one_of(
+        st.floats(0.001, 1.0), st.sampled_from([0.1, 0.05, 0.01, 0.5, 1.0]), st.integers(1, 90)
+    ),
     st.lists(st.integers(0, 60), min_size=1, max_size=4),
     st.integers(1, 12),
     st.integers(0, 3),
@@ -85,8 +88,13 @@ def statistic(strength, skewness, V=100):
     """Return one row's rankings with given statistics."""
     tiers = torch.zeros(1, V, dtype=torch.long)
     return [
-        Ranking(torch.rand(1, 1, V), tiers, i, {"strength": torch.tensor([a]), "skewness": torch.tensor([b])})
-        for i, (a, b) in enumerate(zip(strength, skewness))
+        Ranking(
+            torch.rand(1, 1, V),
+            tiers,
+            i,
+            {"strength": torch.tensor([a]), "skewness": torch.tensor([b])},
+        )
+        for i, (a, b) in enumerate(zip(strength, skewness, strict=True))
     ]
 
 
@@ -100,7 +108,12 @@ def test_norms_and_negative_values():
     assert counts(LayerShares(0.1, by=("skewness",), k_min=0), x, y) == [0, 0, 27, 13]
     shifted = LayerShares(0.1, by=("skewness",), negative="shift_min", k_min=0)
     assert counts(shifted, x, y) == [0, 7, 20, 13]
-    assert counts(LayerShares(0.1, by=("strength",), norm="minmax", k_min=0), x, y) == [0, 13, 20, 7]
+    assert counts(LayerShares(0.1, by=("strength",), norm="minmax", k_min=0), x, y) == [
+        0,
+        13,
+        20,
+        7,
+    ]
     z = torch.tensor([[-1.5, 0.5, 1.5, -0.5]]) / 1.25**0.5
     expected = (z.softmax(-1) * 40).round().long()[0].tolist()
     assert counts(LayerShares(0.1, by=("strength",), norm="softmax_z"), x, y) == expected
@@ -117,7 +130,11 @@ def test_overflow():
     strength, skewness = [100.0, 1.0, 1.0], [1.0, 1.0, 1.0]
     by = ("strength",)
     assert counts(LayerShares(0.5, by=by), strength, skewness, V=10) == [10, 3, 2]
-    assert counts(LayerShares(0.5, by=by, overflow="clip_only"), strength, skewness, V=10) == [10, 1, 1]
+    assert counts(LayerShares(0.5, by=by, overflow="clip_only"), strength, skewness, V=10) == [
+        10,
+        1,
+        1,
+    ]
 
 
 def test_a_missing_statistic_is_named():
@@ -128,7 +145,22 @@ def test_a_missing_statistic_is_named():
 
 @pytest.mark.parametrize(
     "keep",
-    [0, -1, 0.0, -0.1, float("nan"), float("inf"), 1.0001, 2.0, True, False, "0.1", None, 1j, [0.1]],
+    [
+        0,
+        -1,
+        0.0,
+        -0.1,
+        float("nan"),
+        float("inf"),
+        1.0001,
+        2.0,
+        True,
+        False,
+        "0.1",
+        None,
+        1j,
+        [0.1],
+    ],
     ids=str,
 )
 def test_impossible_keep(keep):

@@ -4,7 +4,8 @@ import inspect
 
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from foveate.errors import InputError
 from foveate.kernels.allocate import allocate, naive
@@ -19,7 +20,10 @@ weight = st.one_of(
 @st.composite
 def problems(draw):
     n = draw(st.integers(1, 9))
-    column = lambda strategy: draw(st.lists(strategy, min_size=n, max_size=n))
+
+    def column(strategy):
+        return draw(st.lists(strategy, min_size=n, max_size=n))
+
     cap = column(st.integers(0, 40))
     floor = [draw(st.integers(0, c)) for c in cap]
     total = draw(st.integers(0, sum(cap) + 5))

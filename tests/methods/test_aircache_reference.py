@@ -1,12 +1,13 @@
-"""AirCache equals the plain loops of `reference/aircache.py`, whatever the prompt and the switches."""
+"""AirCache equals the plain loops of `reference/aircache.py`, with every switch."""
 
 import pytest
 import torch
-from reference.aircache import Options, aircache as reference
-from samples import kinds_of, observations, only_row
 
 from foveate.method import plan
 from foveate.methods import aircache
+from reference.aircache import Options
+from reference.aircache import aircache as reference
+from samples import kinds_of, observations, only_row
 
 ONE = "stt" + "v" * 29 + "sttttts"
 PROMPTS = {

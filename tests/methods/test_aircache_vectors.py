@@ -1,9 +1,10 @@
 """The numbers of the paper note, and the edges of AirCache."""
 
+import itertools
+
 import pytest
 import scipy.stats
 import torch
-from samples import kinds_of, observations
 
 from foveate.budget import LayerShares
 from foveate.errors import InputError
@@ -12,6 +13,7 @@ from foveate.methods import aircache
 from foveate.score.elite import elite
 from foveate.score.statistics import skewness
 from foveate.types import Observation, Ranking
+from samples import kinds_of, observations
 
 IMPORTANCE = [
     [0.05, 0.05, 0.05, 0.05, 0.30, 0.05],
@@ -40,7 +42,9 @@ def described(importance):
     return rankings
 
 
-@pytest.mark.parametrize(("keep", "expected"), [(1 / 3, [3, 1, 2]), (0.5, [4, 1, 4]), (1.0, [6] * 3)])
+@pytest.mark.parametrize(
+    ("keep", "expected"), [(1 / 3, [3, 1, 2]), (0.5, [4, 1, 4]), (1.0, [6] * 3)]
+)
 def test_budget_vector(keep, expected):
     rankings = described(IMPORTANCE)
     assert [float(r.stats["strength"]) for r in rankings] == pytest.approx([0.55, 0.15, 0.5])
@@ -56,7 +60,9 @@ def test_budget_vector(keep, expected):
 def test_skewness_is_that_of_scipy():
     values = torch.rand(4, 17).double() ** 3
     among = torch.rand(4, 17) < 0.7
-    expected = [scipy.stats.skew(v[m].numpy(), bias=False) for v, m in zip(values, among)]
+    expected = [
+        scipy.stats.skew(v[m].numpy(), bias=False) for v, m in zip(values, among, strict=True)
+    ]
     assert skewness(values, among).tolist() == pytest.approx(expected)
 
 
@@ -71,7 +77,7 @@ def test_no_visual_token_keeps_all_text():
     for layout in ("ttttttt", "pptttst"):
         sample = observations(kinds_of(layout))
         found = plan(aircache(keep=0.1), sample)
-        for keep, explain in zip(found.keep, found.explain):
+        for keep, explain in zip(found.keep, found.explain, strict=True):
             assert (keep == sample[0].kinds.valid[:, None]).all()
             assert explain["window"] == explain["fallback"] == explain["budget"].sum() == 0
 
@@ -87,7 +93,7 @@ def test_one_row_without_an_image_in_a_batch():
 def test_keeping_everything_changes_no_bit(keep):
     sample = observations(kinds_of("ttvvvvvvtttvvvvtt"), dtype=torch.bfloat16)
     found = plan(aircache(keep), sample)
-    for layer, kv in zip(sample, apply(aircache(keep), sample, found)):
+    for layer, kv in zip(sample, apply(aircache(keep), sample, found), strict=True):
         assert torch.equal(kv.packed_keys, layer.keys)
         assert torch.equal(kv.packed_values, layer.values)
 
@@ -123,11 +129,13 @@ def test_spread_keeps_nested_sets():
         set(plan(aircache(keep=n, ties="spread"), equal_scores()).positions(0, 0, 0).tolist())
         for n in range(1, 33)
     ]
-    assert all(few < more for few, more in zip(kept, kept[1:]))
+    assert all(few < more for few, more in itertools.pairwise(kept))
 
 
 def test_without_an_instruction_the_image_observes_itself():
-    found = plan(aircache(keep=0.2), observations(kinds_of("tt" + "v" * 40, "tt" + "v" * 32 + "t" * 8)))
+    found = plan(
+        aircache(keep=0.2), observations(kinds_of("tt" + "v" * 40, "tt" + "v" * 32 + "t" * 8))
+    )
     assert found.explain[0]["fallback"].tolist() == [1, 0]
     assert found.explain[0]["window"][0] == 32
     assert sum(int(keep[0, 0].sum()) for keep in found.keep) == 5 * 2 + 40
@@ -166,5 +174,5 @@ def test_the_rows_asked_for_are_enough(window):
         index = order[:, None, :, None].expand(-1, x.queries.shape[1], -1, x.queries.shape[-1])
         queries = x.queries.gather(2, index).masked_fill((rows < 0)[:, None, :, None], torch.nan)
         few.append(Observation(queries, x.keys, x.values, kinds, x.scaling, x.layer, rows))
-    for a, b in zip(plan(method, sample).keep, plan(method, few).keep):
+    for a, b in zip(plan(method, sample).keep, plan(method, few).keep, strict=True):
         assert torch.equal(a, b)

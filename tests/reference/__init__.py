@@ -1,1 +1,1 @@
-"""Methods as their papers tell them: one sample, one loop per index, nothing shared with the library."""
+"""Methods as their papers tell them: one sample, one loop per index, nothing of the library."""

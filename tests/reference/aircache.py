@@ -72,7 +72,7 @@ def windows(Q, K, text, scaling, o):
             sum(Q[h, last] @ K[h // groups, j] for h in range(heads)) * scaling / math.sqrt(heads)
             for j in text
         ]
-        a = dict(zip(text, softmax(z)))
+        a = dict(zip(text, softmax(z), strict=True))
         return [elite(a, text, o.alpha)] * heads
     per_head = []
     for h in range(heads):
@@ -112,11 +112,13 @@ def importance(Q, K, candidates, window, scaling, o):
     groups = heads // K.shape[0]
     out = np.zeros((heads, T))
     for h in range(heads):
-        columns = sorted(set(candidates) | set(window[h])) if o.softmax == "restricted" else range(T)
+        columns = (
+            sorted(set(candidates) | set(window[h])) if o.softmax == "restricted" else range(T)
+        )
         for e in window[h]:
             seen = [j for j in columns if j <= e]
             p = softmax([(Q[h, e] @ K[h // groups, j]) * scaling for j in seen])
-            for j, value in zip(seen, p):
+            for j, value in zip(seen, p, strict=True):
                 if j in candidates:
                     out[h, j] += value / len(window[h])
     return out
@@ -204,10 +206,12 @@ def aircache(layers, kind, special, span, scaling, o):
         x = [float(mean[c]) for c in candidates]
         y = [math.log(max(v, 1.1754943508222875e-38)) for v in x] if o.skew_space == "log" else x
         H = K.shape[0]
-        by_head = np.stack([mean] * H) if o.heads == "shared" else per_head.reshape(H, -1, T).mean(1)
+        by_head = (
+            np.stack([mean] * H) if o.heads == "shared" else per_head.reshape(H, -1, T).mean(1)
+        )
         out.append(Layer(window, by_head, sum(x), skewness(y), fallback))
     counts = budgets([x.strength for x in out], [x.skewness for x in out], len(candidates), o)
-    for layer, k in zip(out, counts):
+    for layer, k in zip(out, counts, strict=True):
         layer.budget = k
         mean = layer.importance.mean(0)
         floors = set()

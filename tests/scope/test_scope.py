@@ -1,10 +1,10 @@
 """Scopes: which tier every token is in."""
 
 import pytest
-from samples import kinds_of
 
 from foveate.errors import MethodError
 from foveate.scope import All, Visual, VisualFirst
+from samples import kinds_of
 
 KINDS = kinds_of("ppp t vv s vv t", "t vvv s vvvv t")
 
@@ -28,7 +28,7 @@ def test_tiers(scope, first, second):
 @pytest.mark.parametrize("wrong", [-1, 1.5, True, "4", None])
 def test_sinks_and_recent_are_whole_numbers(wrong):
     for scope in (All, VisualFirst):
-        with pytest.raises(MethodError, match="sinks=.*give a whole number"):
+        with pytest.raises(MethodError, match=r"sinks=.*give a whole number"):
             scope(sinks=wrong)
-        with pytest.raises(MethodError, match="recent=.*give a whole number"):
+        with pytest.raises(MethodError, match=r"recent=.*give a whole number"):
             scope(recent=wrong)

@@ -1,10 +1,10 @@
 """Random, recency and constant scores."""
 
 import torch
-from samples import kinds_of, observations, only_row
 
-from foveate.score import Constant, Random, Recency
 from foveate.scope import All
+from foveate.score import Constant, Random, Recency
+from samples import kinds_of, observations, only_row
 
 
 def scores(score, observation):

@@ -1,11 +1,13 @@
 """Windows: which tokens observe."""
 
+import itertools
+
 import pytest
 import torch
-from samples import kinds_of, observations
 
 from foveate.errors import MethodError
 from foveate.score import AllText, Elite, LastRows, LastVisual
+from samples import kinds_of, observations
 
 KINDS = kinds_of("pp tt vvv tt vvvv stttt", "sttt vvv ttttt vvvvvv")
 
@@ -48,7 +50,7 @@ def test_elite_grows_as_alpha_falls(heads):
     sizes = [
         Elite(alpha, heads=heads)(sample).members.sum(-1) for alpha in (1.0, 0.8, 0.5, 0.2, 0.0)
     ]
-    assert all((a <= b).all() for a, b in zip(sizes, sizes[1:]))
+    assert all((a <= b).all() for a, b in itertools.pairwise(sizes))
     assert (sizes[0] >= 1).all()
     assert sizes[-1].float().mean(1).tolist() == [7, 9]
     assert sizes[0].shape[1] == (1 if heads in ("mean_prob", "concat_logits") else 6)
@@ -56,7 +58,9 @@ def test_elite_grows_as_alpha_falls(heads):
 
 def test_one_head_makes_all_kinds_of_windows_alike():
     sample = observations(kinds_of("tvvvvttttttttt"), layers=1, Hq=1, H=1)[0]
-    found = [Elite(0.4, heads=h)(sample).members for h in ("mean_prob", "per_head", "concat_logits")]
+    found = [
+        Elite(0.4, heads=h)(sample).members for h in ("mean_prob", "per_head", "concat_logits")
+    ]
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 

@@ -86,7 +86,7 @@ def statistic(rankings: Sequence[Ranking], name: str) -> Float[Tensor, "B N"]:
 
 
 def share(values: Float[Tensor, "B N"], norm: str, negative: str) -> Float[Tensor, "B N"]:
-    """Return one statistic as shares of its sum over the layers; equal shares where all are zero."""
+    """Return one statistic as shares of its sum over layers; equal shares where all are zero."""
     values = values.double()
     lowest, highest = values.amin(-1, keepdim=True), values.amax(-1, keepdim=True)
     # A range that is only rounding must not be stretched.

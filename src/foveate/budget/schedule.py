@@ -10,7 +10,7 @@ from torch import Tensor
 
 from foveate.budget.total import candidate_counts, head_equal, spread, totals
 from foveate.errors import MethodError
-from foveate.option import Count, Keep, Number,  check_count, plain_keep
+from foveate.option import Count, Keep, Number, check_count, plain_keep
 from foveate.types import Int, Ranking
 
 __all__ = ["Pyramid", "Uniform"]
@@ -36,9 +36,9 @@ class Uniform:
 
 @dataclass(frozen=True, slots=True)
 class Pyramid:
-    """Linearly fewer in later layers: from `(2 - 1/beta) n` down to `n / beta`, n being the average.
+    """Linearly fewer in later layers: from `(2 - 1/beta) n` to `n / beta`, n being the average.
 
-    Where the first layer would keep more than there is, it keeps all and the last one gets `2n - V`,
+    Where the first layer would keep more than there is, it keeps all V and the last one `2n - V`,
     so that the average stays (arXiv 2406.02069).
     """
 

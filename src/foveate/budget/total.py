@@ -22,7 +22,7 @@ def candidate_counts(rankings: Sequence[Ranking]) -> Int[Tensor, "B N"]:
 def totals(keep: float | int, candidates: Int[Tensor, "B N"]) -> Int[Tensor, " B"]:
     """Return how many tokens a row keeps in one head over all layers.
 
-    A share gives `round(keep * V * N)` as Python rounds, a number of tokens gives `min(keep, V) * N`;
+    A share gives `round(keep * V * N)` as Python rounds, a number of tokens `min(keep, V) * N`;
     where layers differ in V, the sums over layers take their place.
     """
     if isinstance(keep, Integral):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from foveate.errors import MethodError, nearest
@@ -21,7 +22,7 @@ __all__ = [
     "recency",
 ]
 
-PRESETS = (aircache, random, recency, full)
+PRESETS: tuple[Callable[..., Method], ...] = (aircache, random, recency, full)
 
 
 def method(name: str, keep: float | int | None = None, **options: Any) -> Method:
@@ -45,5 +46,5 @@ def method(name: str, keep: float | int | None = None, **options: Any) -> Method
 
 
 def methods() -> list[MethodInfo]:
-    """Return what is known about every method, in the order of their papers."""
+    """Return what is known about every method, in the order of the registry."""
     return [describe(preset) for preset in PRESETS]

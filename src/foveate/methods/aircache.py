@@ -58,25 +58,32 @@ def aircache(
     scope: ScopeName = "visual",
     recompress: bool = False,
 ) -> Method:
-    """Return AirCache (arXiv 2503.23956): the visual tokens that an elite of the instruction looks at.
+    """Return AirCache (arXiv 2503.23956): what an elite of the instruction looks at, stays.
 
-    Per layer: the elite E are the instruction tokens with `a[j] >= alpha * max(a)`, where a is the
-    attention of the last instruction token over the instruction, averaged over heads. A visual
-    token is worth `I[i] = mean over heads and e in E of softmax(q[e] . [K_visual; K_E])[i]`. Over all
-    layers l: `R = round(keep * V * N)` tokens are shared in proportion to
-    `(S[l] / sum S + max(G[l], 0) / sum max(G, 0)) / 2`, where S is the sum of I and G its skewness.
-    `keep` counts visual tokens; text is protected and comes on top (`scope="unified"`: all tokens
-    count and may go). An int is tokens per layer on average.
+    Per layer: the elite E are the instruction tokens with `a[j] >= alpha * max(a)`, where a is
+    the attention of the last instruction token over the instruction, averaged over heads. A
+    visual token is worth `I[i] = mean over heads and e in E of softmax(q[e] . [K_visual;
+    K_E])[i]`. Over all layers l, `R = round(keep * V * N)` tokens are shared in proportion to
+    `(S[l] / sum S + max(G[l], 0) / sum max(G, 0)) / 2`, where S is the sum of I and G its
+    skewness. `keep` counts visual tokens; text is protected and comes on top (`scope="unified"`:
+    all tokens count and may go). An int is tokens per layer on average.
+
+    `window`: who observes: the elite, the last `window_rows` instruction tokens, the whole
+    instruction, or the last `window_rows` visual tokens; `alpha` and `window_heads` concern the
+    elite alone. `softmax`: over visual and window keys, or over all. `heads`: one ranking, or one
+    per key-value head. `budget`: by both statistics, one of them, alike, or a pyramid with slope
+    `beta`.
 
     Differs from the paper:
-    the paper leaves open, and options here are: which text is the instruction (`text`: behind the last
-    image, so that every row sees every image), the heads of the window (`window_heads`), least and
-    greatest budgets (`k_min`, `overflow`), negative skewness (`negative_skew`). Totals are exact by
-    largest remainder, unless keep * V * N is less than k_min per layer, which is then kept. With
-    `merge > 0` the best-scored share of the dropped tokens is merged into the nearest kept visual token
-    (the paper does not say which share). A prompt without text behind its image is observed by its
-    last 32 visual tokens. `per_image_floor` (that many tokens of every image at least, as far as a
-    layer's budget goes, the same for all heads) and `ties` are ours.
+    The paper leaves open what are options here: which text is the instruction (`text`: behind the
+    last image, so that every row sees every image), the heads of the window (`window_heads`),
+    least and greatest budgets (`k_min`, `overflow`), negative skewness (`negative_skew`). Totals
+    are exact by largest remainder, unless keep * V * N is less than k_min per layer, which is
+    then kept. With `merge > 0` the best-scored share of the dropped tokens is merged into the
+    nearest kept visual token (the paper does not say which share). A prompt without text behind
+    its image is observed by its last 32 visual tokens. `per_image_floor` (that many tokens of
+    every image at least, as far as a layer's budget goes, the same for all heads) and `ties` are
+    ours.
     """
     score: Score = Attention(
         chosen_window(window, window_rows, alpha, window_heads, text, exclude_special),
@@ -107,12 +114,13 @@ def chosen_window(
     """Return the window with that name; all options are checked, also those it does not use."""
     check_choice("window", window, WINDOWS)
     check_count("window_rows", rows, least=1)
-    return {
+    windows: dict[str, Window] = {
         "elite": Elite(alpha, text, heads, exclude_special),
         "contiguous": LastRows(rows, text, exclude_special),
         "all_text": AllText(text, exclude_special),
         "last_visual": LastVisual(rows),
-    }[window]
+    }
+    return windows[window]
 
 
 def chosen_budget(
@@ -128,5 +136,8 @@ def chosen_budget(
     check_choice("budget", budget, (*BUDGETS, "uniform", "pyramid"))
     by = BUDGETS.get(budget, BUDGETS["both"])
     shares = LayerShares(keep, by, norm, k_min, overflow, negative_skew)
-    given = {"uniform": Uniform(keep, k_min), "pyramid": Pyramid(keep, beta, k_min)}
+    given: dict[str, Budget] = {
+        "uniform": Uniform(keep, k_min),
+        "pyramid": Pyramid(keep, beta, k_min),
+    }
     return given.get(budget, shares)

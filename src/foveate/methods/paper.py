@@ -5,22 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from foveate.method import Method
 
-__all__ = ["MethodInfo", "Option", "Preset", "describe", "paper"]
-
-
-class Preset(Protocol):
-    """A function that makes a method, with the paper it is from."""
-
-    __name__: str
-    paper: str
-    arxiv: str
-
-    def __call__(self, *args: Any, **options: Any) -> Method:
-        """Return the method."""
+__all__ = ["MethodInfo", "Option", "describe", "paper"]
 
 
 F = TypeVar("F", bound=Callable[..., Method])
@@ -28,7 +17,7 @@ F = TypeVar("F", bound=Callable[..., Method])
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option: its name, its default, and what it may be (the words, or the name of the type)."""
+    """One option: its name, its default, and the words or types that it may be."""
 
     name: str
     default: Any
@@ -53,13 +42,13 @@ def paper(title: str, arxiv: str = "") -> Callable[[F], F]:
     """Return a decorator that writes the paper's title and arXiv number on a preset."""
 
     def mark(preset: F) -> F:
-        preset.paper, preset.arxiv = title, arxiv  # type: ignore[attr-defined]
+        vars(preset).update(paper=title, arxiv=arxiv)
         return preset
 
     return mark
 
 
-def describe(preset: Preset) -> MethodInfo:
+def describe(preset: Callable[..., Method]) -> MethodInfo:
     """Return what `foveate methods` shows about a preset."""
     hints = get_type_hints(preset)
     options = tuple(
@@ -68,7 +57,13 @@ def describe(preset: Preset) -> MethodInfo:
     )
     docstring = inspect.getdoc(preset) or ""
     _, _, notes = docstring.partition("Differs from the paper:")
-    return MethodInfo(preset.__name__, preset.paper, preset.arxiv, options, " ".join(notes.split()))
+    return MethodInfo(
+        preset.__name__,
+        vars(preset)["paper"],
+        vars(preset)["arxiv"],
+        options,
+        " ".join(notes.split()),
+    )
 
 
 def allowed(hint: Any) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ class Evict:
 def pack(
     keys: Float[Tensor, "B H T D"], values: Float[Tensor, "B H T Dv"], keep: Bool[Tensor, "B H T"]
 ) -> LayerKV:
-    """Return the kept entries by ascending position, right-aligned; what fills empty slots is zero."""
+    """Return the kept entries by ascending position, right-aligned; empty slots hold zeros."""
     counts = keep.sum(-1)
     most = int(counts.max()) if counts.numel() else 0
     order = keep.int().argsort(dim=-1, stable=True)[..., keep.shape[-1] - most :]

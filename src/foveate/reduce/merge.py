@@ -19,11 +19,11 @@ BLOCK_ELEMENTS = 1 << 23  # similarities held at once
 
 @dataclass(frozen=True, slots=True)
 class Merge:
-    """The best `share` of the visual tokens that go is averaged into kept visual tokens, the rest dropped.
+    """The best `share` of the dropped visual tokens is averaged into kept visual tokens.
 
-    Every such token goes, key and value, to the kept visual token of its head that is `nearest`: by
-    position (the earlier one of two) or by the cosine of the keys. A kept token becomes the plain mean
-    of itself and all it receives. Text neither gives nor receives. `share=0` is `Evict`.
+    Each of them goes, key and value, to the kept visual token of its head that is `nearest`: by
+    position (the earlier one of two) or by the cosine of the keys. A kept token becomes the plain
+    mean of itself and all it receives. Text neither gives nor receives. `share=0` is `Evict`.
     """
 
     share: Share
@@ -80,7 +80,7 @@ def nearest_position(kept: Bool[Tensor, "B H T"]) -> Int[Tensor, "B H T"]:
 def nearest_key(
     keys: Float[Tensor, "B H T D"], kept: Bool[Tensor, "B H T"], giving: Bool[Tensor, "B H T"]
 ) -> Int[Tensor, "B H T"]:
-    """Return for every giving position the kept one whose key has the highest cosine with its own."""
+    """Return for every giving position the kept one whose key is nearest in direction."""
     T = kept.shape[-1]
     place = torch.arange(T, device=kept.device).expand_as(kept)
     table = pack(keys, keys, kept)

@@ -21,12 +21,13 @@ HEADS = ("shared", "per_kv_head")
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """`mean over heads h and window rows i of softmax_j(q[h, i] . k[j] * scaling)`, without pooling.
+    """`mean over heads h and window rows i of softmax_j(q[h, i] . k[j] * scaling)`, not pooled.
 
-    `softmax` says over which keys: the candidates and the window's own tokens ("restricted"), or all
-    that the model saw ("full"). `heads` says whether all key-value heads rank alike ("shared") or
-    each by the query heads that read it ("per_kv_head"). Statistics: "window", the number of rows
-    (averaged over heads), and "fallback", 1 where the window found no instruction to observe from.
+    `softmax` says over which keys: the candidates and the window's own tokens ("restricted"), or
+    all that the model saw ("full"). `heads` says whether all key-value heads rank alike
+    ("shared") or each by the query heads that read it ("per_kv_head"). Statistics: "window", the
+    number of rows (averaged over heads), and "fallback", 1 where the window found no instruction
+    to observe from.
     """
 
     window: Window = field(default_factory=Elite)

@@ -1,4 +1,4 @@
-"""AirCache's window: the instruction tokens that the last one attends to almost as much as to its favourite."""
+"""AirCache's window: what the last instruction token attends to almost the most."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ TOLERANCE = 1e-6  # of the maximum: equal up to rounding is equal
 
 @dataclass(frozen=True, slots=True)
 class Elite:
-    """Instruction tokens j with `a[j] >= alpha * max(a)`, a being the last one's attention over them.
+    """Instruction tokens j with `a[j] >= alpha * max(a)`, a being the last one's attention to them.
 
     `heads` says whose attention that is: "mean_prob" averages the probabilities of all query heads,
     "per_kv_group" those that share keys, "per_head" gives each query head its own window, and
-    "concat_logits" takes all heads as one wide head. A row without an instruction is observed by its
-    last 32 visual tokens, and the statistic "fallback" says so.
+    "concat_logits" takes all heads as one wide head. A prompt without an instruction is observed by
+    its last 32 visual tokens, and the statistic "fallback" says so.
     """
 
     alpha: Share = 0.9

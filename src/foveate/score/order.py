@@ -54,8 +54,8 @@ class PerImage:
 class Spread:
     """The same ranking, but equal scores stay spread over the candidates instead of the first ones.
 
-    Candidate number c comes in the order of its bits reversed: 0, 1/2, 1/4, 3/4, 1/8 ... of the way,
-    so that what fewer tokens keep is part of what more tokens keep.
+    Candidates come in the order of their number's bits reversed: 0, 1/2, 1/4, 3/4, 1/8 ... of the
+    way, so that what a small budget keeps is part of what a larger one keeps.
     """
 
     score: Score

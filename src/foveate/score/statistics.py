@@ -19,11 +19,11 @@ FLAT = 1e-6  # of the largest value: a smaller spread is rounding
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """The same ranking, with "strength" and "skewness" of the head-mean scores among its statistics.
+    """The same ranking, with "strength" and "skewness" of the head-mean scores I as statistics.
 
-    `strength = sum_j I[j]`, `skewness = n / ((n - 1)(n - 2)) * sum_j ((I[j] - mean) / std)^3` with the
-    unbiased std; 0 for fewer than three candidates and for equal scores. With `space="log"` the
-    skewness is that of log I.
+    `strength = sum_j I[j]`, `skewness = n / ((n - 1)(n - 2)) * sum_j ((I[j] - mean) / std)^3` with
+    the unbiased std; 0 for fewer than three candidates and for equal scores. With `space="log"`
+    the skewness is that of log I.
     """
 
     score: Score

@@ -44,10 +44,10 @@ class Window(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AllText:
-    """Every instruction token; `text` says which those are, `exclude_special` leaves template tokens out.
+    """Every instruction token, as `text` says; `exclude_special` leaves template tokens out.
 
-    A row without an instruction is observed by its last 32 visual tokens (without any, by its last
-    32 tokens), and the statistic "fallback" says so.
+    A prompt without an instruction is observed by its last 32 visual tokens (without any, by its
+    last 32 tokens), and the statistic "fallback" says so.
     """
 
     text: Choice = "after_last_visual"
@@ -153,6 +153,7 @@ def observed(
     if int(found) != int(wanted):
         raise InputError(
             f"the observation of layer {observation.layer} has the queries of {int(found)} of the "
-            f"{int(wanted)} tokens that the window needs; capture all that `method.score.rows(kinds)` names"
+            f"{int(wanted)} tokens that the window needs; capture all that "
+            "`method.score.rows(kinds)` names"
         )
     return selection

@@ -23,7 +23,9 @@ def allocate(
 ) -> Int[Tensor, "*batch n"]:
     """Return whole numbers near `clip(level * weights, floor, cap)` with the sum `total`."""
     if not bool((weights.isfinite() & (weights >= 0)).all()):
-        raise InputError(f"weights {weights.tolist()} are not all finite and >= 0; give such weights")
+        raise InputError(
+            f"weights {weights.tolist()} cannot be shared by; give finite numbers >= 0"
+        )
     n = weights.shape[-1]
     out = [
         one_row([Fraction(w) for w in row_weights], int(row_total), row_cap, row_floor)
@@ -69,8 +71,10 @@ def filled(
     """Return the real shares: those in `fixed`, and the others at one level between their walls."""
     fixed = dict(fixed)
     while free := [i for i in range(len(cap)) if i not in fixed]:
-        level = (total - sum(fixed.values())) / sum(weights[i] for i in free)
-        clipped = {i: min(max(level * weights[i], floor[i]), cap[i]) for i in free}
+        level = (total - sum(fixed.values())) / sum((weights[i] for i in free), Fraction(0))
+        clipped = {
+            i: min(max(level * weights[i], Fraction(floor[i])), Fraction(cap[i])) for i in free
+        }
         surplus = sum(clipped.values()) - sum(level * weights[i] for i in free)
         if surplus == 0 and all(clipped[i] == level * weights[i] for i in free):
             fixed |= clipped

@@ -19,7 +19,7 @@ def allocate(
     cap: Int[Tensor, "*batch n"],
     floor: Int[Tensor, "*batch n"],
 ) -> Int[Tensor, "*batch n"]:
-    """Return whole numbers as near to `clip(level * weights, floor, cap)` as their sum `total` allows.
+    """Return whole numbers near `clip(level * weights, floor, cap)` with the sum `total`.
 
     The level is the one at which the real numbers sum to `total`; what rounding down leaves goes to
     the largest fractional parts, the earlier index first. Without any weight all count alike, and

@@ -38,7 +38,7 @@ def column_stats(
     """
     if power not in (1, 2, math.inf):
         raise InputError(f"power={power!r} is not known; give 1, 2 or math.inf (the maximum)")
-    B, Hq, _, D = queries.shape
+    B, Hq = queries.shape[:2]
     H, L = keys.shape[1:3]
     weights = row_weights(weights, rows, Hq)
     queries, rows, weights, lse = used_rows(queries, rows, weights, lse)

@@ -1,0 +1,111 @@
+"""`select`, `plan` and `apply`: where the parts of a method meet."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from foveate.budget import Uniform
+from foveate.errors import InputError, MethodError
+from foveate.method import Method, apply, decide, plan, select
+from foveate.methods import aircache, random
+from foveate.reduce import Evict
+from foveate.schedule import AfterPrefill
+from foveate.scope import VisualFirst
+from foveate.score import Recency
+from foveate.types import Observation, Ranking, TokenKinds
+from samples import kinds_of, observations
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_select_is_sorting_by_tier_score_and_place(data):
+    T = data.draw(st.integers(1, 9))
+
+    def row(elements):
+        return data.draw(st.lists(elements, min_size=T, max_size=T))
+
+    tiers, scores, ties = row(st.integers(-1, 2)), row(st.integers(-2, 2)), row(st.integers(0, 4))
+    if data.draw(st.booleans()):
+        ties = None
+    count = data.draw(st.integers(0, T + 1))
+    ranking = Ranking(
+        torch.tensor([[scores]]).float(),
+        torch.tensor([tiers]),
+        0,
+        ties=None if ties is None else torch.tensor([ties]),
+    )
+    found = select(ranking, torch.tensor([[count]]))[0, 0].nonzero().flatten().tolist()
+    candidates = [i for i in range(T) if tiers[i] in (0, 1)]
+    candidates.sort(key=lambda i: (-tiers[i], -scores[i], ties[i] if ties else i, i))
+    assert found == sorted(candidates[:count] + [i for i in range(T) if tiers[i] == 2])
+
+
+def test_visual_first_spares_text_until_no_image_is_left():
+    method = Method(VisualFirst(1, 1), Recency(), Uniform(0.5), Evict(), AfterPrefill())
+    sample = observations(kinds_of("tt vvvv tttt"), layers=1)
+    assert plan(method, sample).positions(0, 0, 0).tolist() == [0, 1, 6, 7, 8, 9]
+    more = Method(VisualFirst(1, 1), Recency(), Uniform(0.75), Evict(), AfterPrefill())
+    assert plan(more, sample).positions(0, 0, 0).tolist() == [0, 1, 4, 5, 6, 7, 8, 9]
+
+
+def test_the_plan_explains_itself():
+    sample = observations(kinds_of("tt vvvvvvvv tttt", "ppt vvvvvvv tttt"))
+    found = plan(aircache(0.25), sample)
+    assert len(found.keep) == len(found.explain) == len(found.scores) == len(sample)
+    for keep, explain in zip(found.keep, found.explain, strict=True):
+        assert set(explain) == {"window", "fallback", "strength", "skewness", "budget"}
+        visual = sample[0].kinds.visual[:, None]
+        assert torch.equal((keep & visual).sum(-1), explain["budget"])
+        assert all(explain[name].shape == (2,) for name in set(explain) - {"budget"})
+
+
+def test_deciding_later_is_the_same():
+    sample = observations(kinds_of("tt vvvvvvvvvvvv tttt"))
+    for method in (aircache(0.3), random(0.3)):
+        rankings = [method.rank(x) for x in reversed(sample)][::-1]
+        later = decide(method, rankings)
+        assert all(
+            torch.equal(a, b) for a, b in zip(later.keep, plan(method, sample).keep, strict=True)
+        )
+
+
+def test_kinds_may_be_a_plain_tensor():
+    kinds = kinds_of("tt vvvvvvvvvvvv tttt")
+    sample = observations(kinds)
+    plain = [
+        Observation(x.queries, x.keys, x.values, kinds.visual, x.scaling, x.layer) for x in sample
+    ]
+    for a, b in zip(plan(aircache(0.3), sample).keep, plan(aircache(0.3), plain).keep, strict=True):
+        assert torch.equal(a, b)
+    assert TokenKinds.of(kinds) is kinds
+
+
+def test_no_layers_is_an_error():
+    with pytest.raises(InputError, match="give one per layer"):
+        plan(aircache(), [])
+
+
+def test_a_budget_that_misses_a_statistic_says_which():
+    method = aircache()
+    bare = Method(method.scope, Recency(), method.budget, method.reduce, method.when)
+    with pytest.raises(MethodError, match=r"needs the statistic 'strength'.*gives none"):
+        plan(bare, observations(kinds_of("tvvvvt")))
+
+
+def test_a_score_of_ones_own_fits_in():
+    @dataclass(frozen=True)
+    class KeyNorm:
+        def rows(self, kinds):
+            return None
+
+        def __call__(self, observation, tiers):
+            return Ranking(-observation.keys.norm(dim=-1), tiers, observation.layer)
+
+    method = Method(aircache().scope, KeyNorm(), Uniform(2), Evict(), AfterPrefill())
+    sample = observations(kinds_of("tvvvvvvt"))
+    for x, kv in zip(sample, apply(method, sample, plan(method, sample)), strict=True):
+        smallest = x.keys[0, 0, 1:7].norm(dim=-1).topk(2, largest=False).indices.sort().values + 1
+        assert kv.positions(0, 0).tolist() == [0, *smallest.tolist(), 7]
