@@ -56,6 +56,7 @@ def test_columns_positions_weights_and_given_norm():
     columns = torch.rand(B, L) < 0.6
     by_head = torch.rand(B, Hq, L) < 0.6
     positions = torch.rand(B, H, L).argsort(-1)
+    positions[torch.rand(B, H, L) < 0.2] = -1
     weights = torch.rand(B, R) * (torch.rand(B, R) < 0.7)
     head_weights = torch.rand(B, Hq, R) * (torch.rand(B, Hq, R) < 0.7)
     lse = torch.randn(B, Hq, R) + 4

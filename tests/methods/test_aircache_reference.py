@@ -14,6 +14,7 @@ PROMPTS = {
     "one image": (ONE,),
     "two images": ("t" + "v" * 13 + "ttt" + "v" * 17 + "tttttt",),
     "three images, one tiny": ("t" + "v" * 11 + "t" + "v" * 2 + "t" + "v" * 19 + "tttts",),
+    "video, text between frames": ("tt" + ("v" * 6 + "tt") * 5 + "ttt",),
     "one text token behind": ("tt" + "v" * 23 + "t",),
     "padded batch": (
         "p" * 9 + "tt" + "v" * 13 + "ttttt" + "v" * 5 + "ttttt",

@@ -53,7 +53,8 @@ class Attention:
         if self.softmax == "full":
             columns = observation.kinds.valid
         else:
-            columns = (candidates[:, None] | chosen.members).expand(-1, Hq, -1)
+            columns = candidates[:, None] | chosen.members
+            columns = columns[:, 0] if columns.shape[1] == 1 else columns
         importance = column_stats(
             observation.queries,
             observation.keys,

@@ -26,6 +26,8 @@ def allocate(
     where the weighted ones are at their cap the others share the rest alike. A total below the
     floors gives the floors, one above the caps gives the caps. Weights are finite and not negative.
     """
+    device = weights.device
+    # So few numbers are quicker in host memory, where they are going to be read anyway.
     weights, total, cap, floor = (x.detach().cpu() for x in (weights, total, cap, floor))
     if not bool((weights.isfinite() & (weights >= 0)).all()):
         raise InputError(
@@ -35,9 +37,9 @@ def allocate(
     floor = torch.minimum(floor.long().clamp(min=0), cap)
     total = torch.minimum(torch.maximum(total.long(), floor.sum(-1)), cap.sum(-1))
     if cap.shape[-1] == 0:
-        return cap
+        return cap.to(device)
     shares = water_level(weights.double(), total, cap, floor)
-    return round_to(shares, total, cap, floor)
+    return round_to(shares, total, cap, floor).to(device)
 
 
 def water_level(

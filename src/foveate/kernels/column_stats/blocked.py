@@ -12,7 +12,8 @@ from foveate.types import Bool, Float, Int
 
 __all__ = ["column_stats"]
 
-BLOCK_ELEMENTS = 1 << 23  # probabilities held at once: 32 MiB
+BLOCK_ELEMENTS = 1 << 21  # probabilities held at once: 8 MiB, about what processors cache
+DEVICE_BLOCK_ELEMENTS = 1 << 25  # the same on an accelerator, which wants few, large steps
 TILE_ELEMENTS = 1 << 22  # keys cast to float32 at once
 
 
@@ -32,9 +33,10 @@ def column_stats(
 
     `p[i]` is the softmax of query row i over the `columns` (all, if None) at or before its own
     logical position `rows[i]`; -1 means that there is no such row. Keys lie at `positions`
-    (0 .. L-1, if None). With `lse` the rows are normalised by that log-sum-exp instead of their
-    own. `power` is 1, 2 or infinity, the last for the maximum of `weights[i] * p[i, j]`.
-    Rows without weight, and keys outside the columns, are never looked at, whatever they hold.
+    (0 .. L-1, if None), -1 being an empty slot. With `lse` the rows are normalised by that
+    log-sum-exp instead of their own. `power` is 1, 2 or infinity, the last for the maximum of
+    `weights[i] * p[i, j]`. Rows without weight, and keys outside the columns, are never looked at,
+    whatever they hold.
     """
     if power not in (1, 2, math.inf):
         raise InputError(f"power={power!r} is not known; give 1, 2 or math.inf (the maximum)")
@@ -42,28 +44,33 @@ def column_stats(
     H, L = keys.shape[1:3]
     weights = row_weights(weights, rows, Hq)
     queries, rows, weights, lse = used_rows(queries, rows, weights, lse)
-    queries = queries.unflatten(1, (H, -1))
     out = torch.zeros(B, H, Hq // H, L, device=keys.device, dtype=torch.float32)
-    step = max(1, BLOCK_ELEMENTS // max(1, B * Hq * L))
+    held = BLOCK_ELEMENTS if keys.device.type == "cpu" else DEVICE_BLOCK_ELEMENTS
+    step = max(1, held // max(1, B * Hq * L))
     for start in range(0, rows.shape[1], step):
         part = slice(start, start + step)
-        seen = visible(rows[:, part], columns, positions, H, L)  # [B, H or 1, G or 1, r, L]
-        logits = products(queries[..., part, :], keys) * scaling
-        logits = logits.masked_fill(~seen, -torch.inf)
-        if lse is None:
-            norm = logits.logsumexp(-1, keepdim=True)
-        else:
-            norm = lse[..., part].unflatten(1, (H, -1)).float()[..., None]
-        # A row that sees nothing has -inf everywhere, and -inf - (-inf) is not a number.
-        p = (logits - norm.masked_fill(norm == -torch.inf, 0)).exp_()
+        seen = visible(rows[:, part], columns, positions, H, L)
+        norm = None if lse is None else lse[..., part].unflatten(1, (H, -1))
+        p = probabilities(queries[:, :, part].unflatten(1, (H, -1)), keys, seen, scaling, norm)
         weight = weights[..., part].unflatten(1, (H, -1))[..., None]
         # A row without weight may hold anything: it is replaced, not multiplied by zero.
-        p = torch.where(weight == 0, 0, p if power != 2 else p.square())
-        if power == math.inf:
-            out = torch.maximum(out, (p * weight).amax(-2))
-        else:
-            out += (p * weight).sum(-2)
+        p = torch.where(weight == 0, 0, p.square() if power == 2 else p) * weight
+        out = torch.maximum(out, p.amax(-2)) if power == math.inf else out + p.sum(-2)
     return out.flatten(1, 2)
+
+
+def probabilities(
+    queries: Float[Tensor, "B H G r D"],
+    keys: Float[Tensor, "B H L D"],
+    seen: Bool[Tensor, "B h g r L"],
+    scaling: float,
+    norm: Float[Tensor, "B H G r"] | None,
+) -> Float[Tensor, "B H G r L"]:
+    """Return the softmax over the seen keys, or `exp(logit - norm)` there; zero elsewhere."""
+    logits = (products(queries, keys) * scaling).masked_fill_(~seen, -torch.inf)
+    norm = logits.logsumexp(-1) if norm is None else norm.float()
+    # A row that sees nothing has -inf everywhere, and -inf - (-inf) is not a number.
+    return logits.sub_(norm.masked_fill(norm == -torch.inf, 0)[..., None]).exp_()
 
 
 def row_weights(
@@ -110,7 +117,8 @@ def visible(
         positions = torch.arange(L, device=rows.device).expand(rows.shape[0], L)
     if positions.ndim == 2:
         positions = positions[:, None]
-    seen = positions[:, :, None, None] <= rows[:, None, None, :, None]
+    positions = positions[:, :, None, None]
+    seen = (positions >= 0) & (positions <= rows[:, None, None, :, None])
     if columns is None:
         return seen
     if columns.ndim == 2:

@@ -43,7 +43,7 @@ def column_stats(
                 logits = {
                     j: float(queries[b, hq, i].double() @ keys[b, h, j].double()) * scaling
                     for j in range(L)
-                    if seen[j] and place[j] <= rows[b, i]
+                    if seen[j] and 0 <= place[j] <= rows[b, i]
                 }
                 if not logits:
                     continue
