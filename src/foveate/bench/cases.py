@@ -4,6 +4,7 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ def _prefill(
     for number in range(-1, setting.rounds):  # round -1 warms up
         for name in _turned(list(makers), number):
             cache = makers[name]()
-            spent = _milliseconds(lambda cache=cache: subject.prefill(cache), setting.device)
+            spent = _milliseconds(partial(subject.prefill, cache), setting.device)
             if name == OURS:
                 _check_is_compressed(cache)
             if number >= 0:
@@ -93,7 +94,7 @@ def _steps(subject: Subject, cache: Any, setting: Setting) -> float:
     spent = []
     for index in range(setting.steps):
         position = subject.size.tokens + index
-        spent.append(_milliseconds(lambda at=position: subject.step(cache, at), setting.device))
+        spent.append(_milliseconds(partial(subject.step, cache, position), setting.device))
     return Spread.of(spent).median
 
 

@@ -69,7 +69,8 @@ def build(size: Size, seed: int, device: str, dtype: torch.dtype) -> Subject:
     from transformers import Qwen2VLForConditionalGeneration
 
     torch.manual_seed(seed)
-    model = Qwen2VLForConditionalGeneration(_config(size)).to(device, dtype).eval()
+    model: Any = Qwen2VLForConditionalGeneration(_config(size))
+    model = model.to(device, dtype).eval()
     rows, columns = size.visual
     count = rows * columns
     words = torch.randint(10, IMAGE, (size.text - 2,))

@@ -17,13 +17,13 @@ Model = Annotated[
     str | None,
     typer.Option("--model", help="Hugging Face id or folder; the embedded model if not given."),
 ]
-MethodName = Annotated[
-    str, typer.Option("--method", help="A name from `foveate methods`, or full for no compression.")
-]
+MethodName = Annotated[str, typer.Option("--method", help="A name from `foveate methods`.")]
 Keep = Annotated[
-    str,
+    str | None,
     typer.Option(
-        "--keep", help="Share kept, such as 0.1, or tokens per head and layer, such as 64."
+        "--keep",
+        help="Share kept, such as 0.1, or tokens per head and layer, such as 64; the method's own "
+        "default if not given.",
     ),
 ]
 Options = Annotated[
@@ -50,7 +50,7 @@ def command(
     words: Words,
     model: Model = None,
     method: MethodName = "aircache",
-    keep: Keep = "0.1",
+    keep: Keep = None,
     option: Options = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
@@ -76,7 +76,7 @@ def command(
     with console.only_stderr(), console.err().status("loading the model"):
         loaded = models.load(model, dtype, device, attn)
         inputs = answers.prepare(loaded, pictures, question)
-    runs: dict[str, Any] = {f"{method} {keep}": chosen}
+    runs: dict[str, Any] = {method if keep is None else f"{method} {keep}": chosen}
     if compare:
         runs = {"full cache": None, **runs}
     found = {}
@@ -84,16 +84,15 @@ def command(
         with console.only_stderr(), console.err().status(f"answering: {name}"):
             found[name] = answers.answer(loaded, inputs, run, max_new_tokens)
     if json:
-        result = {name: value.to_dict() for name, value in found.items()}
-        base = {"question": question, "images": paths, "model": loaded.name, "method": repr(chosen)}
-        console.print_json({**base, "keep": options.parse_keep(keep), **_keyed(result)})
+        asked = {"question": question, "images": paths, "model": loaded.name, "method": str(chosen)}
+        console.print_json(asked | _keyed(found))
     else:
         _show(found)
 
 
-def _keyed(runs: dict[str, Any]) -> dict[str, Any]:
-    """Return the runs under fixed names: `answer`, and `full` when the full cache was asked too."""
-    *full, compressed = runs.values()
+def _keyed(found: dict[str, Any]) -> dict[str, Any]:
+    """Return the compressed answer, and the one of the full cache under `full` if asked for."""
+    *full, compressed = (one.to_dict() for one in found.values())
     return {**compressed, **({"full": full[0]} if full else {})}
 
 

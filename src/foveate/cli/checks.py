@@ -155,7 +155,10 @@ def _has_nvidia_gpu() -> bool:
 
 def _attention() -> Iterator[Check]:
     import torch
-    from transformers.utils import is_flash_attn_2_available, is_torch_flex_attn_available
+    from transformers.utils.import_utils import (
+        is_flash_attn_2_available,
+        is_torch_flex_attn_available,
+    )
 
     query = torch.zeros(1, 1, 2, 8)
     torch.nn.functional.scaled_dot_product_attention(query, query, query)

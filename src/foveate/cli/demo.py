@@ -45,7 +45,7 @@ def command(
 ) -> None:
     """Answer questions about a generated document with the full cache and with AirCache."""
     from foveate.cli import models
-    from foveate.tiny import document
+    from foveate.tiny.documents import document
 
     page = document(seed, layout="rows", grid=(16, 16))
     asked = page.questions[:questions]
@@ -67,13 +67,13 @@ def _columns(loaded: Any, page: Any, asked: Any) -> list[Column]:
     import foveate
     from foveate.cli.answers import answer, prepare
 
-    runs: dict[str, Any] = {"full cache": None}
-    runs |= {f"AirCache {share:.0%}": foveate.method("aircache", keep=share) for share in SHARES}
+    runs: dict[str, Any] = {"full": None}
+    runs |= {f"{100 * share:g} %": foveate.method("aircache", keep=share) for share in SHARES}
     columns = []
     with console.progress() as bar:
         task = bar.add_task("answering", total=len(runs) * len(asked))
         for name, method in runs.items():
-            bar.update(task, description=name)
+            bar.update(task, description=f"answering, {name}")
             answers = []
             for question in asked:
                 inputs = prepare(loaded, [page.pages[question.page]], question.text)
@@ -100,10 +100,13 @@ def _show(texts: list[dict[str, str]], columns: list[dict[str, Any]]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title="one document, 16 x 16 cells", title_justify="left")
+    total = columns[0]["visual_total"]
+    table = Table(
+        title=f"One document of {total} visual tokens: full cache, and AirCache at a share"
+    )
     table.add_column("question")
     for column in columns:
-        table.add_column(column["cache"], justify="right")
+        table.add_column(column["cache"], justify="right", overflow="fold")
     for index, text in enumerate(texts):
         cells = (
             f"{escape(c['answers'][index])} {console.mark(c['right'][index])}" for c in columns
@@ -112,13 +115,9 @@ def _show(texts: list[dict[str, str]], columns: list[dict[str, Any]]) -> None:
     table.add_section()
     right = (f"{sum(column['right'])} of {len(texts)}" for column in columns)
     table.add_row("right answers", *right)
-    table.add_row(
-        "visual tokens kept", *(f"{c['visual_kept']:.1f} of {c['visual_total']}" for c in columns)
-    )
+    table.add_row("visual tokens kept", *(f"{column['visual_kept']:.1f}" for column in columns))
     table.add_row("cache bytes", *(console.size(column["bytes"]) for column in columns))
-    table.add_row(
-        "decode, ms per token", *(_milliseconds(column["decode_ms"]) for column in columns)
-    )
+    table.add_row("ms per new token", *(_milliseconds(column["decode_ms"]) for column in columns))
     console.out().print(table)
 
 
@@ -129,7 +128,7 @@ def _milliseconds(value: float | None) -> str:
 def _explain(texts: list[dict[str, str]], columns: list[dict[str, Any]], save: Path | None) -> None:
     from rich.markup import escape
 
-    full, tenth = columns[0], columns[2]
+    full, tenth = columns[0], next(c for c in columns if c["cache"] == "10 %")
     ratio = full["bytes"] / tenth["bytes"]
     screen = console.out()
     screen.print(

@@ -4,8 +4,8 @@ import ast
 from collections.abc import Sequence
 from typing import Any
 
-from foveate import Method, method, methods
-from foveate.errors import InputError, nearest
+from foveate import Method, method
+from foveate.errors import InputError
 
 
 def parse_keep(text: str) -> float | int:
@@ -37,13 +37,10 @@ def parse_option(text: str) -> tuple[str, Any]:
     return name, _value(value)
 
 
-def build_method(name: str, keep: str, options: Sequence[str]) -> Method:
-    """Return the method that the words describe."""
-    infos = {info.name: info for info in methods()}
-    if name not in infos:
-        raise InputError(f"there is no method {name!r}; {nearest(name, infos)}")
-    typed = dict(parse_option(option) for option in options)
-    return method(name, keep=parse_keep(keep), **typed)
+def build_method(name: str, keep: str | None, options: Sequence[str]) -> Method:
+    """Return the method that the words describe; without `keep`, with the method's own default."""
+    share = None if keep is None else parse_keep(keep)
+    return method(name, keep=share, **dict(parse_option(option) for option in options))
 
 
 def _value(text: str) -> Any:

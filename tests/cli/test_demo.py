@@ -1,0 +1,60 @@
+"""`foveate demo`: every question to every cache, and a picture to go on with."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from foveate.cli import console
+
+pytestmark = pytest.mark.usefixtures("untrained")
+
+
+def test_json_has_every_cache(run):
+    done = run("demo", "--questions", "2", "--json")
+    found = json.loads(done.out)
+    assert done.code == 0
+    assert [cache["cache"] for cache in found["caches"]] == ["full", "50 %", "10 %", "5 %", "1 %"]
+    sizes = [cache["bytes"] for cache in found["caches"]]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(set(sizes)) == 5
+    kept = [cache["visual_kept"] for cache in found["caches"]]
+    assert kept[0] == 256
+    assert kept[2] == pytest.approx(25.6, abs=0.2)
+    for cache in found["caches"]:
+        for answer, right, asked in zip(
+            cache["answers"], cache["right"], found["questions"], strict=True
+        ):
+            assert right == (answer == asked["right_answer"])
+
+
+def test_table_and_advice(run, tmp_path):
+    path = tmp_path / "page.png"
+    done = run("demo", "--questions", "1", "--save", path)
+    assert done.code == 0
+    for words in ("visual tokens kept", "cache bytes", "ms per new token", f"foveate ask {path}"):
+        assert words in done.out
+    with Image.open(path) as picture:
+        assert picture.size == (256, 256)
+
+
+def test_unwritable_picture_is_explained(run, tmp_path):
+    done = run("demo", "--save", tmp_path / "none" / "page.png")
+    assert (done.code, done.out) == (2, "")
+    assert "cannot be written" in done.err
+
+
+def test_seeds_make_documents(run):
+    first, again, other = (
+        json.loads(run("demo", "--questions", "1", "--seed", seed, "--json").out)["questions"]
+        for seed in (1, 1, 2)
+    )
+    assert first == again != other
+
+
+@pytest.mark.parametrize(("encoding", "signs"), [("utf-8", "✓✗"), ("ascii", "okno")])
+def test_right_and_wrong_differ_without_colour(monkeypatch, encoding, signs):
+    monkeypatch.setattr(console.sys, "stdout", type("Out", (), {"encoding": encoding})())
+    half = len(signs) // 2
+    assert console.mark(True).split("]")[1].startswith(signs[:half])
+    assert console.mark(False).split("]")[1].startswith(signs[half:])
