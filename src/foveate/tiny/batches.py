@@ -18,7 +18,10 @@ REVERSED = 0.4
 
 @dataclass(frozen=True)
 class Scope:
-    """What documents a stage draws: grids, layouts with weights, lengths, numbers of pages."""
+    """What documents a stage draws: grids, layouts with weights, lengths, numbers of pages.
+
+    `chained` is the share with several questions in a row, `crowded` of those with few initials.
+    """
 
     grids: tuple[tuple[int, int], ...]
     layouts: tuple[tuple[str, float], ...]
@@ -26,6 +29,8 @@ class Scope:
     values: tuple[int, int]
     pages: tuple[int, ...] = (1,)
     chained: float = 0.25
+    skills: tuple[str, ...] = TRAINED
+    crowded: float = 0.0
 
 
 class Bins:
@@ -83,6 +88,7 @@ def batch(scope: Scope, shape: tuple[tuple[int, int], int], tokens: int, seed: i
     packed, patches = list[Bins](), list[np.ndarray]()
     while len(packed) < rows:
         layout = _weighted(scope.layouts, dice)
+        crowded = scope.crowded > 0 and dice.random() < scope.crowded
         page = document(
             TRAINING + int(dice.random() * (1 << 52)),
             layout=layout,
@@ -90,7 +96,8 @@ def batch(scope: Scope, shape: tuple[tuple[int, int], int], tokens: int, seed: i
             pages=pages,
             keys=scope.keys,
             values=scope.values,
-            skills=TRAINED,
+            initials=dice.between(4, 12) if crowded else None,
+            skills=scope.skills,
         )
         if not page.questions:
             continue

@@ -7,6 +7,7 @@ from PIL import Image
 
 from foveate.tiny import glyphs
 from foveate.tiny.layouts import LAYOUTS, Dice, Entry, Keys, Sheet
+from foveate.tiny.vocabulary import LETTERS
 
 HELD_OUT = range(0, 1 << 31)
 TRAINING = 1 << 40
@@ -54,16 +55,19 @@ def document(
     values: tuple[int, int] = (1, 6),
     density: float | None = None,
     distractors: float = 0.3,
+    initials: int | None = None,
     skills: tuple[str, ...] = SKILLS,
 ) -> Document:
     """The document of a seed.
 
-    `keys` and `values` are shortest and longest lengths, `density` is the share of filled places.
+    `keys` and `values` are shortest and longest lengths, `density` is the share of filled places,
+    `initials` is how many different letters new keys begin with.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"unknown layout {layout!r}; layouts are {', '.join(LAYOUTS)}")
     dice = Dice(seed)
-    supply = Keys(dice, keys, distractors)
+    first = LETTERS if initials is None else "".join(dice.shuffled(LETTERS)[:initials])
+    supply = Keys(dice, keys, distractors, first)
     sheets = []
     for number in range(pages):
         sheet = Sheet(
@@ -72,10 +76,13 @@ def document(
         LAYOUTS[layout](sheet, supply, dice)
         sheets.append(sheet)
     entries = [entry for sheet in sheets for entry in sheet.entries]
+    questions = _questions(entries, layout, skills)
+    if "count" in skills and entries and pages == 1:
+        questions += _counts(entries, dice)
     return Document(
         grid,
         tuple(sheet.lines() for sheet in sheets),
-        tuple(dice.shuffled(_questions(entries, layout, skills))),
+        tuple(dice.shuffled(questions)),
         tuple(_paint(sheet.lines(), dice) for sheet in sheets),
     )
 
@@ -98,6 +105,16 @@ def _questions(entries: list[Entry], layout: str, skills: tuple[str, ...]) -> li
             questions.append(
                 Question(entry.values[0] + "=", entry.key, "reverse", entry.page, first)
             )
+    return questions
+
+
+def _counts(entries: list[Entry], dice: Dice) -> list[Question]:
+    """How many keys begin with a letter: one letter that occurs, one at random."""
+    questions = []
+    for letter in sorted({dice.pick(entries).key[0], dice.pick(LETTERS)}):
+        cells = tuple(entry.key_cells[0] for entry in entries if entry.key[0] == letter)
+        if len(cells) <= 9:
+            questions.append(Question(letter + "=", str(len(cells)), "count", 0, cells))
     return questions
 
 

@@ -47,8 +47,11 @@ class Entry:
 class Keys:
     """Keys that never repeat in a document; some differ from an earlier one by a single letter."""
 
-    def __init__(self, dice: Dice, lengths: tuple[int, int], distractors: float):
+    def __init__(
+        self, dice: Dice, lengths: tuple[int, int], distractors: float, initials: str = LETTERS
+    ):
         self.dice, self.lengths, self.distractors = dice, lengths, distractors
+        self.initials = initials
         self.used: list[str] = []
 
     def draw(self) -> str | None:
@@ -66,7 +69,8 @@ class Keys:
             key = dice.pick(self.used)
             at = dice.between(0, len(key) - 1)
             return key[:at] + dice.pick(LETTERS) + key[at + 1 :]
-        return dice.text(LETTERS, dice.between(*self.lengths))
+        length = dice.between(*self.lengths)
+        return dice.pick(self.initials) + dice.text(LETTERS, length - 1)
 
 
 class Sheet:

@@ -57,5 +57,7 @@ class Recipe:
 
 def _scope(raw: dict[str, Any]) -> Scope:
     nested: dict[str, Any] = {name: tuple(map(tuple, raw[name])) for name in ("grids", "layouts")}
-    plain = {name: tuple(raw[name]) for name in ("keys", "values", "pages")}
+    plain: dict[str, Any] = {
+        name: tuple(raw[name]) for name in ("keys", "values", "pages", "skills") if name in raw
+    }
     return Scope(**{**raw, **nested, **plain})

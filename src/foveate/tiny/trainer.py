@@ -15,7 +15,7 @@ from foveate.tiny.batches import TRAINED
 from foveate.tiny.layouts import LAYOUTS, Dice
 from foveate.tiny.recipe import Recipe, Stage
 
-SKILLS = tuple(f"{layout}.{skill}" for layout in LAYOUTS for skill in TRAINED)
+SKILLS = tuple(f"{layout}.{skill}" for layout in LAYOUTS for skill in (*TRAINED, "count"))
 LOOKUPS = [index for index, name in enumerate(SKILLS) if name.endswith("lookup")]
 WINDOW = 25
 

@@ -1,0 +1,182 @@
+"""Measure the embedded model on fresh documents: `python -m foveate.tiny.evaluate --help`."""
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import Progress
+from rich.table import Table
+
+from foveate.tiny import load
+from foveate.tiny.documents import Document, Question, document
+from foveate.tiny.layouts import LAYOUTS
+
+FIRST_SEED = 1_000_000
+BATCH = 32
+LONGEST = 32
+
+
+@dataclass(frozen=True)
+class Case:
+    """One cell of the study: what is asked, on which pages, under which cache."""
+
+    skill: str
+    layout: str
+    grid: tuple[int, int]
+    method: str = "full"
+    keep: float = 1.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A question, the right answer, and what the model said."""
+
+    seed: int
+    question: str
+    answer: str
+    said: str
+
+
+def examples(case: Case, number: int, pages: int) -> Iterator[tuple[int, Document, Question]]:
+    """Questions about held-out documents, four of each; training draws its seeds far above."""
+    seed, left = FIRST_SEED, number
+    while left:
+        drawn = document(
+            seed, layout=case.layout, grid=case.grid, pages=pages, skills=(case.skill,)
+        )
+        for question in drawn.questions[: min(4, left)]:
+            left -= 1
+            yield seed, drawn, question
+        seed += 1
+
+
+def say(model: Any, processor: Any, asked: Sequence[tuple[int, Document, Question]]) -> list[str]:
+    """Greedy answers to single questions right after the pages, one padded batch."""
+    chats = []
+    for _, drawn, question in asked:
+        parts: list[dict[str, Any]] = [{"type": "image", "image": p} for p in drawn.pages]
+        parts.append({"type": "text", "text": question.text})
+        chats.append([{"role": "user", "content": parts}])
+    inputs = processor.apply_chat_template(
+        chats, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+    ).to(model.device)
+    out = model.generate(**inputs, do_sample=False, max_new_tokens=LONGEST)
+    return list(processor.batch_decode(out[:, inputs["input_ids"].shape[1] :]))
+
+
+def measure(
+    model: Any, processor: Any, case: Case, number: int, pages: int, bar: Progress
+) -> list[Sample]:
+    """Answers of one case."""
+    import foveate
+
+    asked = list(examples(case, number, pages))
+    task = bar.add_task(f"{case.skill} {case.layout} {case.method} {case.keep:g}", total=number)
+    samples = []
+    for start in range(0, number, BATCH):
+        some = asked[start : start + BATCH]
+        cache: Any = nullcontext()
+        if case.method != "full":
+            cache = foveate.compress(model, foveate.method(case.method, keep=case.keep))
+        with torch.no_grad(), cache:
+            said = say(model, processor, some)
+        samples += [Sample(s, q.text, q.answer, a) for (s, _, q), a in zip(some, said, strict=True)]
+        bar.advance(task, len(some))
+    bar.remove_task(task)
+    return samples
+
+
+def share(samples: Sequence[Sample]) -> float:
+    """Exact match."""
+    return sum(sample.said == sample.answer for sample in samples) / len(samples)
+
+
+def result(setting: dict[str, Any], measured: dict[Case, list[Sample]]) -> dict[str, Any]:
+    """The JSON of a study: setting, a row for each case, every answer, and a table of text."""
+    from foveate.bench.result import record
+
+    cases = [
+        {
+            **vars(case),
+            "number": len(samples),
+            "exact": round(share(samples), 4),
+            "answers": [list(vars(sample).values()) for sample in samples],
+        }
+        for case, samples in measured.items()
+    ]
+    header = record(setting, {}, Path(__file__).parent)
+    return {**header, "cases": cases, "table": table(measured)}
+
+
+def table(measured: dict[Case, list[Sample]]) -> dict[str, Any]:
+    """Exact match in percent: a row for skill, grid and cache, a column for each layout."""
+    layouts = [name for name in LAYOUTS if any(case.layout == name for case in measured)]
+    rows: dict[tuple[str, str, str], dict[str, list[Sample]]] = {}
+    for case, samples in measured.items():
+        cache = "full" if case.method == "full" else f"{case.method} {case.keep:.0%}"
+        key = (case.skill, f"{case.grid[0]} x {case.grid[1]}", cache)
+        rows.setdefault(key, {})[case.layout] = samples
+    texts = []
+    for head, by_layout in rows.items():
+        cells = [f"{share(by_layout[n]):.1%}" if n in by_layout else "" for n in layouts]
+        mean = sum(map(share, by_layout.values())) / len(by_layout)
+        count = str(sum(map(len, by_layout.values())))
+        texts.append([*head, *cells, f"{mean:.1%}", count])
+    return {"columns": ["skill", "grid", "cache", *layouts, "mean", "n"], "rows": texts}
+
+
+def cases(args: argparse.Namespace) -> list[Case]:
+    """The cells that the arguments ask for; only tables have rows to read."""
+    caches = [("full", 1.0)] + [(m, k) for m in args.method for k in args.keep]
+    return [
+        Case(skill, layout, _sides(grid), method, keep)
+        for grid in args.grid
+        for skill in args.skill
+        for method, keep in caches
+        for layout in (["table"] if skill == "row" else args.layout)
+    ]
+
+
+def _sides(grid: str) -> tuple[int, int]:
+    rows, columns = map(int, grid.split("x"))
+    return rows, columns
+
+
+def main() -> None:
+    """Read the arguments, measure, print a table, write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--grid", nargs="+", default=["16x16"], help="cells: rows x columns")
+    parser.add_argument("--layout", nargs="+", default=list(LAYOUTS), choices=list(LAYOUTS))
+    parser.add_argument("--skill", nargs="+", default=["lookup", "row"])
+    parser.add_argument("--number", type=int, default=100, help="questions for each case")
+    parser.add_argument("--pages", type=int, default=1)
+    parser.add_argument("--method", nargs="+", default=[], help="compression methods by name")
+    parser.add_argument("--keep", nargs="+", type=float, default=[0.1], help="shares kept")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--output", type=Path, help="JSON file to write")
+    args = parser.parse_args()
+    model, processor = load(args.device)
+    measured = {}
+    with Progress() as bar:
+        total = bar.add_task("all", total=len(cases(args)))
+        for case in cases(args):
+            measured[case] = measure(model, processor, case, args.number, args.pages, bar)
+            bar.advance(total)
+    setting = {**vars(args), "output": None, "first_seed": FIRST_SEED}
+    summary = result(setting, measured)
+    shown = Table(*summary["table"]["columns"])
+    for row in summary["table"]["rows"]:
+        shown.add_row(*row)
+    bar.console.print(shown)
+    if args.output is not None:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text(json.dumps(summary) + "\n")
+
+
+if __name__ == "__main__":
+    main()
