@@ -1,11 +1,11 @@
 """The exceptions of Foveate: each message says what came, what is allowed, and what to do.
 
 FoveateError
-├── InputError (ValueError)            what was given cannot be used: an image, a prompt, a file, an option
-│   └── MethodError                    the method asked for cannot exist, or does not fit the prompt
-├── UnsupportedModel (NotImplementedError)  this model, attention back-end or generate mode has no seam here
-├── CacheError (RuntimeError)          a cache or a context is used in a way that would corrupt it
-└── MissingExtra (ImportError)         an optional package is needed; the message has the install line
+├── InputError (ValueError)                 what was given cannot be used: an image, an option
+│   └── MethodError                         the method cannot exist, or does not fit the prompt
+├── UnsupportedModel (NotImplementedError)  this model, back-end or generate mode has no seam
+├── CacheError (RuntimeError)               a use of a cache or context that would corrupt it
+└── MissingExtra (ImportError)              a package is needed; the message has the install line
 """
 
 import difflib

@@ -72,7 +72,7 @@ class When(Protocol):
 
 @dataclass(frozen=True)
 class Method:
-    """A compression method: which tokens, how much worth, how many, what becomes of the rest, when."""
+    """A method: which tokens may go, their worth, how many stay, what becomes of the rest, when."""
 
     scope: Scope
     score: Score

@@ -13,13 +13,14 @@ POSITIONS = ("original", "compacted")
 
 @dataclass(frozen=True, slots=True)
 class AfterPrefill:
-    """Once, when the prompt has been read; with `recompress`, again after a turn that adds images.
+    """When the prompt has been read, and again (`recompress`) after a turn that adds images.
 
+    What was compressed before stays as it is: a later turn ranks its own tokens among themselves.
     `positions` says where decoding continues: at the prompt's logical length ("original"), or at
     the number of entries kept ("compacted").
     """
 
-    recompress: Flag = False
+    recompress: Flag = True
     positions: Choice = "original"
 
     def __post_init__(self) -> None:

@@ -1,8 +1,8 @@
 """The letters of every shape in Foveate, and the records that travel between its parts.
 
-B batch · H key-value heads · Hq query heads · G = Hq // H · D head width · T tokens seen (logical
-length) · L tokens stored (physical length) · K tokens kept · R query rows · W window · V visual
-tokens · N layers.
+B batch · H key-value heads · Hq query heads · G = Hq // H · D head width · T tokens seen
+(logical length) · L tokens stored (physical length) · K tokens kept · R query rows · W window ·
+V visual tokens · N layers.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ class TokenKinds:
 
     @staticmethod
     def of(kind: Tensor | TokenKinds, special: Tensor | None = None) -> TokenKinds:
-        """Return kinds from a `[B, T]` tensor: bool (True is visual) or int (-1 pad, 0 text, >= 1 visual)."""
+        """Return kinds from [B, T]: bool (True is visual) or int (-1 pad, 0 text, >= 1 visual)."""
         if isinstance(kind, TokenKinds):
             return kind
         if kind.ndim != 2:
             raise InputError(
-                f"kinds have shape {tuple(kind.shape)}; give [B, T]: one number per position of every row"
+                f"kinds have shape {tuple(kind.shape)}; give [B, T], one number per position"
             )
         kind = kind.long().clamp(PAD, VISUAL)
         visual = kind == VISUAL
@@ -111,7 +111,8 @@ class TokenKinds:
         grids = self.grids
         if other.grids:
             grids = tuple(
-                a + b for a, b in zip(self.grids or ((),) * len(other.grids), other.grids)
+                a + b
+                for a, b in zip(self.grids or ((),) * len(other.grids), other.grids, strict=True)
             )
         return TokenKinds(
             torch.cat([self.kind, other.kind], -1),
@@ -205,7 +206,7 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class LayerKV:
-    """The kept (and merged) keys and values of one layer, right-aligned; empty slots have position -1."""
+    """The kept (and merged) keys and values of one layer, right-aligned; -1 marks empty slots."""
 
     packed_keys: Float[Tensor, "B H L D"]
     packed_values: Float[Tensor, "B H L Dv"]

@@ -69,7 +69,7 @@ def test_numbers_and_flags_change_the_method():
         "k_min": 0,
         "per_image_floor": 2,
         "merge": 0.5,
-        "recompress": True,
+        "recompress": False,
     }
     for name, value in changed.items():
         others = {"window_rows": {"window": "contiguous"}, "beta": {"budget": "pyramid"}}.get(

@@ -1,0 +1,1 @@
+"""What is stored, without Hugging Face: dense tensors, and the report of a cache."""

@@ -23,6 +23,8 @@ class Dense:
         self.positions: Tensor | None = None  # [B, 1 or H, P], None while nothing was evicted
         self.start = 0
         self.seen = 0
+        self._asked: Tensor | None = None
+        self._answer = True
 
     @property
     def stored(self) -> int:
@@ -54,12 +56,14 @@ class Dense:
     def tail(self, stop: int) -> tuple[Float[Tensor, "B H T D"], Float[Tensor, "B H T Dv"]]:
         """Return the tail's keys and values up to logical position `stop`."""
         if self.keys is None or self.values is None:
-            raise CacheError("this layer has stored nothing yet; run the prompt through the model first")
+            raise CacheError(
+                "this layer has stored nothing yet; run the prompt through the model first"
+            )
         part = slice(self.prefix, self.prefix + stop - self.start)
         return self.keys[:, :, part], self.values[:, :, part]
 
     def pack(self, kept: LayerKV, stop: int) -> None:
-        """Replace the tail up to logical position `stop` by what was kept of it, and free the rest."""
+        """Replace the tail up to position `stop` by what was kept of it, and free the rest."""
         assert self.keys is not None and self.values is not None
         B, H, P = *self.keys.shape[:2], self.prefix
         behind = P + stop - self.start
@@ -70,12 +74,8 @@ class Dense:
         if P:
             before = self.logical()[:, :, :P]
             heads = max(before.shape[1], positions.shape[1])
-            positions = torch.cat(
-                [before.expand(B, heads, -1), positions.expand(B, heads, -1)], -1
-            )
-        self.keys = torch.cat(
-            [self.keys[:, :, :P], kept.packed_keys, self.keys[:, :, behind:]], -2
-        )
+            positions = torch.cat([before.expand(B, heads, -1), positions.expand(B, heads, -1)], -1)
+        self.keys = torch.cat([self.keys[:, :, :P], kept.packed_keys, self.keys[:, :, behind:]], -2)
         self.values = torch.cat(
             [self.values[:, :, :P], kept.packed_values, self.values[:, :, behind:]], -2
         )
@@ -91,7 +91,7 @@ class Dense:
         self.start = stop
 
     def logical(self) -> Int[Tensor, "B h L"]:
-        """Return the logical position of every slot, -1 where it is empty; h is 1 if heads agree."""
+        """Return the position of every slot, -1 where it is empty; h is 1 if heads agree."""
         assert self.keys is not None
         if self.positions is None:
             return torch.arange(self.seen, device=self.keys.device).expand(len(self.keys), 1, -1)
@@ -99,17 +99,12 @@ class Dense:
         return torch.cat([self.positions, tail.expand(*self.positions.shape[:2], -1)], -1)
 
     def is_gapless(self) -> bool:
-        """Return whether every slot is filled."""
-        return self.positions is None or self._gapless
-
-    @property
-    def _gapless(self) -> bool:
-        """Return whether the prefix has no empty slot; asked once per layout, for it costs a wait."""
-        known = getattr(self, "_gapless_of", (None, True))
-        if known[0] is not self.positions:
-            known = (self.positions, bool((self.positions >= 0).all()))
-            self._gapless_of = known
-        return known[1]
+        """Return whether every slot is filled; looked at once per layout, for that costs a wait."""
+        if self.positions is None:
+            return True
+        if self._asked is not self.positions:
+            self._asked, self._answer = self.positions, bool((self.positions >= 0).all())
+        return self._answer
 
     def crop(self, length: int) -> None:
         """Forget every token from logical position `length` on; what was evicted stays evicted."""

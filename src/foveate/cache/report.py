@@ -1,4 +1,4 @@
-"""What a compressed cache tells about itself: measured bytes, kept tokens, and the numbers behind them."""
+"""What a compressed cache tells about itself: measured bytes, kept tokens, the numbers behind."""
 
 from __future__ import annotations
 
@@ -100,7 +100,10 @@ class CacheReport:
     def save(self, path: str | Path) -> None:
         """Write the report and the kept positions as JSON."""
         kept = {
-            str(layer): [[self.kept(layer, b, h).tolist() for h in range(p.shape[1])] for b in range(p.shape[0])]
+            str(layer): [
+                [self.kept(layer, b, h).tolist() for h in range(p.shape[1])]
+                for b in range(p.shape[0])
+            ]
             for layer, p in zip(self._layers, self._kept, strict=True)
         }
         Path(path).write_text(json.dumps({**self.to_dict(), "kept": kept}, indent=1) + "\n")

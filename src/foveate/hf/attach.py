@@ -1,4 +1,4 @@
-"""How a model meets our cache: two hooks and a `generate` that knows the prompt's length, taken off at the end."""
+"""How a model meets our cache: two hooks and a `generate` that knows the prompt's length."""
 
 from __future__ import annotations
 
@@ -58,8 +58,9 @@ class Attachment:
     def __init__(self, model: nn.Module) -> None:
         check_model(model)
         self._model = weakref.ref(model)
-        self.config: Any = model.config
-        self.text_config: Any = self.config.get_text_config(decoder=True)
+        config: Any = model.config
+        self.config = config
+        self.text_config: Any = config.get_text_config(decoder=True)
         self.special = kinds.special_ids(self.config, getattr(model, "generation_config", None))
         self.model_name = type(model).__name__
         self.session: Owner | None = None
@@ -89,7 +90,12 @@ class Attachment:
     def placeholder(self, kwargs: Any) -> Tensor | None:
         """Return the embedding of the image placeholder, for calls with embeddings and features."""
         model, ids = self._model(), kinds.visual_ids(self.config)
-        if model is None or not ids or kwargs.get("input_ids") is not None or not kinds.has_features(kwargs):
+        if (
+            model is None
+            or not ids
+            or kwargs.get("input_ids") is not None
+            or not kinds.has_features(kwargs)
+        ):
             return None
         table: Any = model.get_input_embeddings()  # type: ignore[operator]
         return table(torch.tensor(ids[0], device=kwargs["inputs_embeds"].device))
@@ -128,15 +134,16 @@ def _new_tokens(kwargs: dict[str, Any]) -> int:
 def _before(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Prepare the cache and open the attention seam, for this forward pass only."""
     if args:
-        kwargs = dict(inspect.signature(model.forward).bind_partial(*args, **kwargs).arguments)  # type: ignore[arg-type]
-        kwargs = {**kwargs, **kwargs.pop("kwargs", {})}
+        forward: Any = model.forward
+        bound = inspect.signature(forward).bind_partial(*args, **kwargs).arguments
+        kwargs = {**bound, **bound.pop("kwargs", {})}
         args = ()
     attachment = _attachments.get(model)
     if attachment is None:
         return None
     cache = _cache_of(kwargs)
     fresh = "past_key_values" not in kwargs or kwargs["past_key_values"] is None
-    if fresh and attachment.session is not None and _caches(model, kwargs):
+    if fresh and attachment.session is not None and _caches(model, attachment.text_config, kwargs):
         cache = kwargs["past_key_values"] = attachment.session.new_cache()
     if cache is None:
         return (args, kwargs)
@@ -153,11 +160,11 @@ def _before(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     return (args, kwargs)
 
 
-def _caches(model: nn.Module, kwargs: dict[str, Any]) -> bool:
+def _caches(model: nn.Module, text_config: Any, kwargs: dict[str, Any]) -> bool:
     """Return whether a bare forward pass would make a cache of its own."""
     wanted = kwargs.get("use_cache")
     if wanted is None:
-        wanted = getattr(model.config.get_text_config(decoder=True), "use_cache", True)  # type: ignore[union-attr,operator]
+        wanted = getattr(text_config, "use_cache", True)
     return bool(wanted) and not model.training
 
 
@@ -200,7 +207,7 @@ def _own_generate(model: Any) -> Callable[..., Any]:
 
 
 def _replace_generate(model: nn.Module) -> Callable[[], None]:
-    """Give the model a `generate` that tells the cache about the prompt; return how to take it back."""
+    """Give the model a `generate` that tells the cache about the prompt; return how to undo it."""
     if not hasattr(model, "generate"):
         return lambda: None
     held = model.__dict__.get("generate")
@@ -219,7 +226,9 @@ def _replace_generate(model: nn.Module) -> Callable[[], None]:
     return restore
 
 
-def _generate(model: nn.Module, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _generate(
+    model: nn.Module, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
     """Run `generate` with a compressed cache that knows how long the prompt is."""
     attachment = _attachments[model]
     session = attachment.session
@@ -250,8 +259,8 @@ def _check_mode(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
     kind = option("cache_implementation")
     if kind not in (None, "dynamic", "hybrid"):
         raise UnsupportedModel(
-            f"cache_implementation={kind!r} names another cache; a compressed cache takes its place, "
-            "so leave that option out"
+            f"cache_implementation={kind!r} names another cache; a compressed cache takes its "
+            "place, so leave that option out"
         )
     if kind is not None:
         kwargs["cache_implementation"] = None

@@ -70,7 +70,9 @@ def _eager(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     """Call the eager attention of the file that defines the module's class."""
     forward = inspect.unwrap(type(module).forward)
     function = forward.__globals__.get("eager_attention_forward")
-    function = function or getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    function = function or getattr(
+        sys.modules[type(module).__module__], "eager_attention_forward", None
+    )
     if function is None:
         raise UnsupportedModel(
             f"{type(module).__name__} has no eager attention function to call; load the model with "
@@ -120,7 +122,7 @@ def _detach(name: str) -> None:
 
 @contextmanager
 def attention_seam(config: Any) -> Iterator[None]:
-    """Let tagged keys through the attention of the text model whose config this is, and restore it."""
+    """Let tagged keys through the attention of the model with this text config, then restore."""
     name = config._attn_implementation
     eager = name == "eager"
     with _lock:
@@ -167,9 +169,7 @@ def slot_mask(
         index = logical.clamp(min=0)[:, :, None].expand(B, wide.shape[1], query.shape[2], -1)
         picked = wide.gather(-1, index)
         if picked.is_floating_point():
-            return _per_query_head(
-                picked.masked_fill(empty, torch.finfo(picked.dtype).min), query
-            )
+            return _per_query_head(picked.masked_fill(empty, torch.finfo(picked.dtype).min), query)
         hidden = empty | ~picked
     hidden = _per_query_head(hidden, query)
     if not eager:

@@ -9,146 +9,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache
 
-from foveate.cache.dense import Dense
 from foveate.cache.report import CacheReport
-from foveate.errors import CacheError, InputError, MethodError
+from foveate.errors import CacheError, InputError, MethodError, UnsupportedModel
 from foveate.hf import kinds as token_kinds
 from foveate.hf.attach import Attachment, Lease
-from foveate.hf.attention import EAGER, slot_mask, tag
+from foveate.hf.layer import CompressedLayer, row_numbers
 from foveate.hf.measure import layer_report
 from foveate.hf.support import compressible, native_layers
 from foveate.hf.turn import Turn
 from foveate.method import Method, decide
-from foveate.types import Plan, Ranking
-
-
-class View:
-    """The tag on returned keys: how a layer's physical slots are attended to, and who owns them."""
-
-    __slots__ = ("layer",)
-
-    def __init__(self, layer: CompressedLayer) -> None:
-        self.layer = layer
-
-    def mask(self, mask: Tensor | None, query: Tensor, name: str) -> Tensor | None:
-        """Return the mask over physical slots, in the form that the named implementation reads."""
-        store, turn = self.layer.store, self.layer.turn
-        if not store.compressed:
-            return mask
-        covered = turn.plain_mask and (turn.clean or mask is None)
-        if covered and store.is_gapless() and (query.shape[2] == 1 or (mask is None and "flash" in name)):
-            return None
-        if covered and query.shape[2] == 1:
-            mask = None
-        start = store.seen - query.shape[2]
-        return slot_mask(mask, store.logical(), query, start=start, eager=name == EAGER)
-
-    def seen(self, module: nn.Module, query: Tensor, scaling: float | None) -> None:
-        """Hand the queries to the turn, if this module owns the keys."""
-        if getattr(module, "layer_idx", self.layer.index) != self.layer.index:
-            return
-        if scaling is None:
-            scaling = getattr(module, "scaling", None) or query.shape[-1] ** -0.5
-        self.layer.attended = True
-        if self.layer.turn.prompt:
-            self.layer.turn.capture(self.layer.index, query, float(scaling))
-
-
-class CompressedLayer(DynamicLayer):
-    """A full-attention layer that reports its logical length and keeps its slots private."""
-
-    def __init__(self, index: int, turn: Turn) -> None:
-        self.store = Dense()
-        self.index = index
-        self.turn = turn
-        self.attended = False
-        self.peak = 0
-        super().__init__()
-
-    @property
-    def keys(self) -> Tensor | None:
-        """Return the stored keys."""
-        return self.store.keys
-
-    @keys.setter
-    def keys(self, value: Tensor | None) -> None:
-        if value is None:
-            self.store.clear()
-        else:
-            self.store.keys = value
-
-    @property
-    def values(self) -> Tensor | None:
-        """Return the stored values."""
-        return self.store.values
-
-    @values.setter
-    def values(self, value: Tensor | None) -> None:
-        if value is not None:
-            self.store.values = value
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor | None = None) -> None:
-        """Note dtype and device; storage begins with the first tokens."""
-        self.dtype, self.device = key_states.dtype, key_states.device
-        self.is_initialized = True
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Store new tokens and return all slots, the keys tagged with this layer."""
-        if not self.turn.running:
-            raise CacheError(
-                "a compressed cache was updated outside a forward pass of its model; call the model "
-                "that the cache was made for, not a part of it or another one"
-            )
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        keys, values = self.store.append(key_states, value_states)
-        self.peak = max(self.peak, self.store.nbytes)
-        return tag(keys, View(self)), values
-
-    def get_seq_length(self, *args: Any) -> int:
-        """Return the logical length."""
-        return self.store.seen
-
-    def get_mask_sizes(self, query_length: Any) -> tuple[int, int]:
-        """Return the logical length after the query, and offset 0 (older releases pass positions)."""
-        tokens = query_length if isinstance(query_length, int) else query_length.shape[0]
-        return self.store.seen + tokens, 0
-
-    def crop(self, tokens_to_remove: int) -> None:
-        """Remove that many tokens (negative), or cut to that length (positive, older releases)."""
-        length = tokens_to_remove if tokens_to_remove > 0 else self.store.seen + tokens_to_remove
-        self.store.crop(max(length, 0))
-
-    def reset(self) -> None:
-        """Forget everything."""
-        self.store.clear()
-        self.is_initialized = False
-        self.peak = 0
-
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Follow the beams."""
-        self.store.take(beam_idx)
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep the named rows."""
-        self.store.take(_indices(indices))
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        """Repeat every row."""
-        if self.store.keys is not None:
-            rows = torch.arange(len(self.store.keys)).repeat_interleave(repeats)
-            self.store.take(rows)
-
-
-def _indices(rows: Tensor) -> Tensor:
-    """Return row numbers, also where a bool mask came."""
-    return rows.nonzero().flatten() if rows.dtype == torch.bool else rows
+from foveate.types import Plan, Ranking, TokenKinds
 
 
 class CompressedCache(Cache):
-    """A cache that compresses the prompt of every turn with a method, for `model.generate` or `forward`.
+    """A cache that compresses the prompt of every turn, for `model.generate` or `forward`.
 
     `visual_mask` [B, T] states which prompt positions are visual where ids cannot (padding
     included). Raises `UnsupportedModel` for models without a seam.
@@ -164,7 +40,7 @@ class CompressedCache(Cache):
     ) -> None:
         if not isinstance(method, Method):
             raise MethodError(
-                f"{method!r} is not a method; give foveate.aircache(keep=0.1) or foveate.method(name)"
+                f"{method!r} is not a method; give foveate.aircache(keep=0.1) or another preset"
             )
         if storage not in ("dense", "auto"):
             raise InputError(f"storage {storage!r} is not known; allowed: 'dense', 'auto'")
@@ -212,7 +88,7 @@ class CompressedCache(Cache):
         """Prepare for a forward pass over `tokens` new tokens; called by the seam."""
         if self.broken:
             raise CacheError(
-                "this cache was in a forward pass that failed and holds part of it; start with a new cache"
+                "this cache was in a forward pass that failed and holds part of it; use a new cache"
             )
         turn, seen = self.turn, self.seen
         features = token_kinds.has_features(kwargs)
@@ -225,7 +101,7 @@ class CompressedCache(Cache):
             turn.add(self._kinds(kwargs, seen, tokens, features or not self.turns), seen)
         turn.running = True
 
-    def _kinds(self, kwargs: Mapping[str, Any], seen: int, tokens: int, trust: bool) -> Any:
+    def _kinds(self, kwargs: Mapping[str, Any], seen: int, tokens: int, trust: bool) -> TokenKinds:
         """Return the kinds of the new tokens."""
         source = self.attachment
         mask = self._stated(kwargs, seen, tokens)
@@ -239,11 +115,13 @@ class CompressedCache(Cache):
         )
 
     def _stated(self, kwargs: Mapping[str, Any], seen: int, tokens: int) -> Tensor | None:
-        """Return the caller's visual mask for the new tokens, one row per sequence, drafts as text."""
+        """Return the caller's visual mask for the new tokens; drafts behind the prompt are text."""
         mask = self.visual_mask
         if mask is None or seen >= mask.shape[1]:
             return None
-        rows = len(next(x for x in (kwargs.get("input_ids"), kwargs.get("inputs_embeds")) if x is not None))
+        rows = len(
+            next(x for x in (kwargs.get("input_ids"), kwargs.get("inputs_embeds")) if x is not None)
+        )
         if rows % len(mask) == 0:
             mask = mask.repeat_interleave(rows // len(mask), 0)
         mask = mask[:, seen : seen + tokens]
@@ -262,10 +140,9 @@ class CompressedCache(Cache):
         for layer in self.compressed_layers:
             if layer.store.seen and not layer.attended:
                 self.broken = True
-                raise CacheError(
-                    f"the keys of layer {layer.index} never reached the attention function, so this "
-                    "model cannot be compressed; please report its class: "
-                    f"{self.attachment.model_name}"
+                raise UnsupportedModel(
+                    f"{self.attachment.model_name} changes the keys of layer {layer.index} between "
+                    "cache and attention, so it cannot be compressed; run it without Foveate"
                 )
         self._compress(stop)
 
@@ -295,7 +172,8 @@ class CompressedCache(Cache):
         turn = self.turn
         assert turn.kinds is not None
         kinds = turn.kinds.columns(turn.start, stop)
-        if self.turns and not bool(kinds.visual.any()):
+        again = self.method.when.recompress and bool(kinds.visual.any())
+        if self.turns and not again:
             turn.close(stop, packed=False)
             return
         began = time.perf_counter()
@@ -309,7 +187,9 @@ class CompressedCache(Cache):
             packed = all([self._pack(layer, plan, i, stop) for i, layer in enumerate(owners)])
             self.explain = {x.index: e for x, e in zip(owners, plan.explain, strict=True)}
             if self.method.when.positions == "compacted":
-                kept = torch.stack([keep.sum(-1).amax(-1).to(kinds.kind.device) for keep in plan.keep])
+                kept = torch.stack(
+                    [keep.sum(-1).amax(-1).to(kinds.kind.device) for keep in plan.keep]
+                )
                 shift = kinds.valid.sum(-1) - kept.amax(0)
                 self.shift = shift if self.shift is None else self.shift + shift
         self.seconds += time.perf_counter() - began
@@ -321,7 +201,9 @@ class CompressedCache(Cache):
         rankings: list[Ranking] = []
         for layer in owners:
             began = time.perf_counter()
-            rankings.append(self.method.rank(self.turn.observe(layer.index, *layer.store.tail(stop))))
+            rankings.append(
+                self.method.rank(self.turn.observe(layer.index, *layer.store.tail(stop)))
+            )
             self.turn.captured.pop(layer.index, None)
             self.ranked_seconds[layer.index] = time.perf_counter() - began
         return decide(self.method, rankings)
@@ -348,15 +230,15 @@ class CompressedCache(Cache):
         self.broken, self.turns, self.shift, self.seconds = False, 0, None, 0.0
         self.explain, self.ranked_seconds = {}, {}
 
-    def reorder_cache(self, beam_idx: Tensor) -> None:
+    def reorder_cache(self, beam_idx: Tensor) -> None:  # type: ignore[override]
         """Follow the beams."""
-        super().reorder_cache(beam_idx)
+        super().reorder_cache(beam_idx)  # type: ignore[arg-type]
         self._take(beam_idx)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep the named rows."""
         super().batch_select_indices(indices)
-        self._take(_indices(indices))
+        self._take(row_numbers(indices))
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat every row."""

@@ -39,7 +39,9 @@ def special_ids(config: Any, generation_config: Any) -> tuple[int, ...]:
         values = source.to_dict() if source is not None else {}
         for name, value in values.items():
             if name.endswith(("token_id", "token_ids", "token_index")):
-                found.update(x for x in (value if isinstance(value, list) else [value]) if isinstance(x, int))
+                found.update(
+                    x for x in (value if isinstance(value, list) else [value]) if isinstance(x, int)
+                )
     return tuple(sorted(found - set(visual_ids(config))))
 
 
@@ -82,7 +84,9 @@ def forward_kinds(
     ids, embeds = kwargs.get("input_ids"), kwargs.get("inputs_embeds")
     source = ids if ids is not None else embeds
     if source is None:
-        raise InputError("neither input_ids nor inputs_embeds came; a forward pass needs one of them")
+        raise InputError(
+            "neither input_ids nor inputs_embeds came; a forward pass needs one of them"
+        )
     B, tokens = source.shape[:2]
     kind = torch.full((B, tokens), TEXT, device=source.device)
     marks = torch.zeros_like(kind, dtype=torch.bool)
@@ -90,16 +94,20 @@ def forward_kinds(
         visual = visual_mask.to(kind.device)
         if visual.shape != kind.shape:
             raise InputError(
-                f"visual_mask covers {tuple(visual.shape)} where the prompt has {tuple(kind.shape)} "
-                "positions; give one bool for every position, padding included"
+                f"visual_mask covers {tuple(visual.shape)} where the prompt has "
+                f"{tuple(kind.shape)} positions; give one bool for every position, padding included"
             )
         kind[visual.bool()] = VISUAL
     elif trust_ids and ids is not None:
-        kind[torch.isin(ids, torch.tensor(visual_ids(config), device=ids.device, dtype=ids.dtype))] = VISUAL
+        kind[
+            torch.isin(ids, torch.tensor(visual_ids(config), device=ids.device, dtype=ids.dtype))
+        ] = VISUAL
     elif trust_ids and embeds is not None and placeholder is not None and has_features(kwargs):
         kind[(embeds == placeholder.to(embeds)).all(-1)] = VISUAL
     if ids is not None and special:
-        marks = torch.isin(ids, torch.tensor(special, device=ids.device, dtype=ids.dtype)) & (kind == TEXT)
+        marks = torch.isin(ids, torch.tensor(special, device=ids.device, dtype=ids.dtype)) & (
+            kind == TEXT
+        )
     pads = padding(kwargs.get("attention_mask"), tokens)
     if pads is not None and pads.shape[-1] == tokens:
         kind[pads.to(kind.device).expand(B, -1)] = PAD
@@ -107,10 +115,12 @@ def forward_kinds(
     return TokenKinds(kinds.kind, kinds.span, kinds.special, grids(config, kwargs, kinds))
 
 
-def grids(config: Any, kwargs: Mapping[str, Any], kinds: TokenKinds) -> tuple[tuple[Grid, ...], ...]:
+def grids(
+    config: Any, kwargs: Mapping[str, Any], kinds: TokenKinds
+) -> tuple[tuple[Grid, ...], ...]:
     """Return the patch grid of every span where the call states it and the counts agree."""
-    stated = [kwargs.get("image_grid_thw"), kwargs.get("video_grid_thw")]
-    stated = [x for x in stated if isinstance(x, Tensor)]
+    given = (kwargs.get("image_grid_thw"), kwargs.get("video_grid_thw"))
+    stated = [x for x in given if isinstance(x, Tensor)]
     if len(stated) != 1:
         return ()
     merge = getattr(getattr(config, "vision_config", None), "spatial_merge_size", 1)

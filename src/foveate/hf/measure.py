@@ -1,4 +1,4 @@
-"""The report of a cache: what is stored now, measured on the tensors, and what was kept of the prompts."""
+"""The report of a cache: what is stored now, measured, and what was kept of the prompts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from foveate.cache.report import CacheReport, LayerReport
 from foveate.types import TokenKinds
 
 if TYPE_CHECKING:
-    from foveate.hf.cache import CompressedCache, CompressedLayer
+    from foveate.hf.cache import CompressedCache
+    from foveate.hf.layer import CompressedLayer
 
 
 def layer_report(cache: CompressedCache) -> CacheReport:
@@ -52,7 +53,9 @@ def _kept_positions(layer: CompressedLayer, kinds: TokenKinds, stop: int) -> Ten
     return positions[..., :used].int().clone()
 
 
-def _layer(cache: CompressedCache, layer: CompressedLayer, positions: Tensor, kinds: TokenKinds) -> LayerReport:
+def _layer(
+    cache: CompressedCache, layer: CompressedLayer, positions: Tensor, kinds: TokenKinds
+) -> LayerReport:
     """Return the record of one layer."""
     keys, values = layer.store.keys, layer.store.values
     assert keys is not None and values is not None
@@ -88,8 +91,14 @@ def _explain(cache: CompressedCache, index: int) -> Mapping[str, Any]:
 def _native_bytes(layer: Any) -> int:
     """Return the bytes of a layer that is left as the model has it."""
     found = [getattr(layer, "keys", None), getattr(layer, "values", None)]
-    found += list(getattr(layer, "conv_states", None) or []) if _is_list(layer, "conv_states") else []
-    found += list(getattr(layer, "recurrent_states", None) or []) if _is_list(layer, "recurrent_states") else []
+    found += (
+        list(getattr(layer, "conv_states", None) or []) if _is_list(layer, "conv_states") else []
+    )
+    found += (
+        list(getattr(layer, "recurrent_states", None) or [])
+        if _is_list(layer, "recurrent_states")
+        else []
+    )
     return sum(x.untyped_storage().nbytes() for x in found if isinstance(x, Tensor))
 
 
@@ -105,6 +114,8 @@ def _notes(cache: CompressedCache, kinds: TokenKinds | None) -> list[str]:
         notes.append("nothing has passed through this cache yet")
     elif not bool(kinds.visual.any()):
         notes.append("the prompt has no visual tokens: every token was kept")
-    if any(bool(values["fallback"].any()) for values in cache.explain.values() if "fallback" in values):
+    if any(
+        bool(values["fallback"].any()) for values in cache.explain.values() if "fallback" in values
+    ):
         notes.append("no text follows the last image: its last visual tokens served as the window")
     return notes

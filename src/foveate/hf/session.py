@@ -43,7 +43,7 @@ class Session:
 def compress(
     model: Any, method: Method | str, *, storage: str = "dense", **options: Any
 ) -> Iterator[Session]:
-    """Compress the cache of every `model.generate` call inside the context, and restore the model after.
+    """Compress the cache of every `model.generate` call inside, and restore the model after.
 
     `method` is a `Method`, or a preset's name with its options. Raises `MethodError` for unknown
     names or options, `UnsupportedModel` for models without a seam, and `CacheError` if the model is
@@ -53,19 +53,19 @@ def compress(
         method = method_named(method, **options)
     elif options:
         raise MethodError(
-            f"options {sorted(options)} came beside a method that is complete; give them to the preset"
+            f"options {sorted(options)} came beside a complete method; give them to the preset"
         )
     if not isinstance(method, Method):
         raise MethodError(
-            f"{method!r} is not a method; give foveate.aircache(keep=0.1), or a name such as 'aircache'"
+            f"{method!r} is not a method; give foveate.aircache(keep=0.1), or a name: 'aircache'"
         )
     lease = Lease(model)
     attachment = lease.attachment
     if attachment.session is not None:
         lease.release()
         raise CacheError(
-            f"this {attachment.model_name} is inside a compress context already; leave that one first, "
-            "or give generate a CompressedCache of its own"
+            f"this {attachment.model_name} is inside a compress context already; leave that one "
+            "first, or give generate a CompressedCache of its own"
         )
     session = Session(lease, method, storage)
     attachment.session = session

@@ -19,7 +19,7 @@ def unwrap(model: Any) -> nn.Module:
         model = model.get_base_model()
     if not isinstance(model, nn.Module) or not hasattr(model, "config"):
         raise UnsupportedModel(
-            f"{type(model).__name__} is not a Hugging Face model; give what from_pretrained returned"
+            f"{type(model).__name__} is not a Hugging Face model; give what from_pretrained gave"
         )
     return model
 
@@ -33,7 +33,9 @@ def compressible(config: Any) -> list[int]:
     """Return the indices of the plain full-attention layers of a text config."""
     crossing = set(getattr(config, "cross_attention_layers", None) or ())
     layers = native_layers(config)
-    return [i for i, layer in enumerate(layers) if type(layer) is DynamicLayer and i not in crossing]
+    return [
+        i for i, layer in enumerate(layers) if type(layer) is DynamicLayer and i not in crossing
+    ]
 
 
 def check_model(model: nn.Module) -> None:
@@ -41,17 +43,19 @@ def check_model(model: nn.Module) -> None:
     config: Any = model.config
     name = type(model).__name__
     if getattr(config, "is_encoder_decoder", False):
-        raise UnsupportedModel(f"{name} is an encoder-decoder; Foveate compresses decoder-only models")
+        raise UnsupportedModel(
+            f"{name} is an encoder-decoder; Foveate compresses decoder-only models"
+        )
     text = config.get_text_config(decoder=True)
     if getattr(text, "kv_lora_rank", None):
         raise UnsupportedModel(
-            f"{name} uses multi-head latent attention: its cache holds latents, not keys and values "
-            "per head, and is small already; run it without Foveate"
+            f"{name} uses multi-head latent attention: its cache holds latents, not keys and "
+            "values per head, and is small already; run it without Foveate"
         )
     check_attention(text._attn_implementation)
     if not compressible(text):
         kinds = sorted({type(layer).__name__ for layer in native_layers(text)})
         raise UnsupportedModel(
             f"{name} has no full-attention layer to compress (its cache layers are "
-            f"{', '.join(kinds) or 'none'}): every layer bounds its own cache; run it without Foveate"
+            f"{', '.join(kinds) or 'none'}), each bounds its own; run it without Foveate"
         )

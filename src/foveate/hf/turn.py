@@ -1,4 +1,4 @@
-"""One turn of a conversation: which prompt tokens came, what they are, and which queries were asked for."""
+"""One turn of a conversation: which prompt tokens came, what they are, whose queries we want."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Turn:
     """What has been seen of a prompt, shared by the cache and its layers.
 
     `start` is where the part begins that was not compressed yet, `expected` the length at which the
-    prompt is complete (None: every prompt pass is), `kinds` covers every position up to the prompt's.
+    prompt is complete (None: after every prompt pass), `kinds` covers all positions up to there.
     """
 
     method: Method
@@ -35,7 +35,7 @@ class Turn:
     scaling: dict[int, float] = field(default_factory=dict)
 
     def add(self, kinds: TokenKinds, seen: int) -> None:
-        """Note the kinds of the tokens that start at logical position `seen`, and choose query rows."""
+        """Note the kinds of the tokens that start at position `seen`, and choose query rows."""
         known = 0 if self.kinds is None else self.kinds.kind.shape[1]
         if self.kinds is None:
             self.kinds = kinds
@@ -51,9 +51,16 @@ class Turn:
         stop = seen + tokens if self.expected is None else min(seen + tokens, self.expected)
         if stop <= seen:
             return
-        wanted = self.method.score.rows(self.kinds.columns(self.start, stop))
-        if wanted is None or self.method.keeps_everything:
+        if self.method.keeps_everything:
             return
+        kinds = self.kinds.columns(self.start, stop)
+        wanted = self.method.score.rows(kinds)
+        if wanted is None:
+            return
+        if self.expected is not None and stop < self.expected:
+            # more is to come: the text after the last image may turn out to lie between images
+            early = self.method.score.rows(_without_trailing_text(kinds))
+            wanted = wanted if early is None else wanted | early
         wanted = wanted[:, seen - self.start :]
         rows = int(wanted.sum(-1).max())
         if rows == 0:
@@ -71,10 +78,14 @@ class Turn:
             return
         picks = self.picks.to(query.device)
         index = picks[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[-1])
-        self.captured.setdefault(layer, []).append((query.gather(2, index), self.rows.to(query.device)))
+        self.captured.setdefault(layer, []).append(
+            (query.gather(2, index), self.rows.to(query.device))
+        )
 
-    def observe(self, layer: int, keys: Tensor, values: Tensor, queries: bool = True) -> Observation:
-        """Return what the method may look at: the turn's tokens, positions counted from its start."""
+    def observe(
+        self, layer: int, keys: Tensor, values: Tensor, queries: bool = True
+    ) -> Observation:
+        """Return what the method may look at: the turn's tokens, counted from its start."""
         assert self.kinds is not None
         kinds = self.kinds.columns(self.start, self.start + keys.shape[2]).to(keys.device)
         parts = self.captured.get(layer, []) if queries else []
@@ -122,3 +133,9 @@ class Turn:
         """Remember whether the caller's mask says more than where padding is."""
         mask = kwargs.get("attention_mask")
         self.plain_mask = mask is None or (isinstance(mask, Tensor) and mask.ndim == 2)
+
+
+def _without_trailing_text(kinds: TokenKinds) -> TokenKinds:
+    """Return the kinds as if nothing followed the last visual token."""
+    later = kinds.visual.flip(-1).cumsum(-1).flip(-1) == 0
+    return TokenKinds(kinds.kind.masked_fill(later, PAD), kinds.span, kinds.special, kinds.grids)

@@ -56,7 +56,7 @@ def aircache(
     merge_nearest: Literal["position", "key"] = "position",
     positions: Literal["original", "compacted"] = "original",
     scope: ScopeName = "visual",
-    recompress: bool = False,
+    recompress: bool = True,
 ) -> Method:
     """Return AirCache (arXiv 2503.23956): what an elite of the instruction looks at, stays.
 

@@ -1,0 +1,145 @@
+"""One layer of the compressed cache: logical lengths outside, physical slots inside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import DynamicLayer
+
+from foveate.cache.dense import Dense
+from foveate.errors import CacheError
+from foveate.hf.attention import EAGER, slot_mask, tag
+from foveate.hf.turn import Turn
+
+__all__ = ["CompressedLayer", "row_numbers"]
+
+
+class View:
+    """The tag on returned keys: how a layer's physical slots are attended to, and who owns them."""
+
+    __slots__ = ("layer",)
+
+    def __init__(self, layer: CompressedLayer) -> None:
+        self.layer = layer
+
+    def mask(self, mask: Tensor | None, query: Tensor, name: str) -> Tensor | None:
+        """Return the mask over physical slots, in the form that the named implementation reads."""
+        store, turn = self.layer.store, self.layer.turn
+        if not store.compressed:
+            return mask
+        covered = turn.plain_mask and (turn.clean or mask is None)
+        if (
+            covered
+            and store.is_gapless()
+            and (query.shape[2] == 1 or (mask is None and "flash" in name))
+        ):
+            return None
+        if covered and query.shape[2] == 1:
+            mask = None
+        start = store.seen - query.shape[2]
+        return slot_mask(mask, store.logical(), query, start=start, eager=name == EAGER)
+
+    def seen(self, module: nn.Module, query: Tensor, scaling: float | None) -> None:
+        """Hand the queries to the turn, if this module owns the keys."""
+        if getattr(module, "layer_idx", self.layer.index) != self.layer.index:
+            return
+        if scaling is None:
+            scaling = getattr(module, "scaling", None) or query.shape[-1] ** -0.5
+        self.layer.attended = True
+        if self.layer.turn.prompt:
+            self.layer.turn.capture(self.layer.index, query, float(scaling))
+
+
+class CompressedLayer(DynamicLayer):
+    """A full-attention layer that reports its logical length and keeps its slots private."""
+
+    def __init__(self, index: int, turn: Turn) -> None:
+        self.store = Dense()
+        self.index = index
+        self.turn = turn
+        self.attended = False
+        self.peak = 0
+        super().__init__()
+
+    @property
+    def keys(self) -> Tensor | None:
+        """Return the stored keys."""
+        return self.store.keys
+
+    @keys.setter
+    def keys(self, value: Tensor | None) -> None:
+        if value is None:
+            self.store.clear()
+        else:
+            self.store.keys = value
+
+    @property
+    def values(self) -> Tensor | None:
+        """Return the stored values."""
+        return self.store.values
+
+    @values.setter
+    def values(self, value: Tensor | None) -> None:
+        if value is not None:
+            self.store.values = value
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor | None = None) -> None:
+        """Note dtype and device; storage begins with the first tokens."""
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self.is_initialized = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Store new tokens and return all slots, the keys tagged with this layer."""
+        if not self.turn.running:
+            raise CacheError(
+                "a compressed cache was updated outside a forward pass of its model; call the "
+                "whole model that the cache was made for, while its context is open"
+            )
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        keys, values = self.store.append(key_states, value_states)
+        self.peak = max(self.peak, self.store.nbytes)
+        return tag(keys, View(self)), values
+
+    def get_seq_length(self, *args: Any) -> int:
+        """Return the logical length."""
+        return self.store.seen
+
+    def get_mask_sizes(self, query_length: Any) -> tuple[int, int]:
+        """Return the logical length behind the query, offset 0; older releases pass positions."""
+        tokens = query_length if isinstance(query_length, int) else query_length.shape[0]
+        return self.store.seen + tokens, 0
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Remove that many tokens (negative), or cut to that length (positive, older releases)."""
+        length = tokens_to_remove if tokens_to_remove > 0 else self.store.seen + tokens_to_remove
+        self.store.crop(max(length, 0))
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.store.clear()
+        self.is_initialized = False
+        self.peak = 0
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:  # type: ignore[override]
+        """Follow the beams."""
+        self.store.take(beam_idx)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep the named rows."""
+        self.store.take(row_numbers(indices))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat every row."""
+        if self.store.keys is not None:
+            rows = torch.arange(len(self.store.keys)).repeat_interleave(repeats)
+            self.store.take(rows)
+
+
+def row_numbers(rows: Tensor) -> Tensor:
+    """Return row numbers, also where a bool mask came."""
+    return rows.nonzero().flatten() if rows.dtype == torch.bool else rows
