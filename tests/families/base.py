@@ -82,7 +82,7 @@ class Family:
         torch.manual_seed(seed)
         auto = AutoModelForImageTextToText if self.is_visual else AutoModelForCausalLM
         model = auto.from_config(self.config(), attn_implementation=attention).float().eval()
-        _enliven(model, seed)
+        enliven(model, seed)
         model.generation_config.eos_token_id = EOS
         model.generation_config.pad_token_id = PAD
         return model
@@ -139,7 +139,7 @@ def forward_arguments(model_type: str, visual: bool) -> frozenset[str]:
 
 
 @torch.no_grad()
-def _enliven(model: torch.nn.Module, seed: int) -> None:
+def enliven(model: torch.nn.Module, seed: int) -> None:
     """Draw matrices by fan-in: default weights give attention so flat that nothing matters."""
     rng = torch.Generator().manual_seed(77 + seed)
     for name, weight in model.named_parameters():

@@ -29,7 +29,8 @@ def collate_flat(rows: Sequence[Sequence[Image]]) -> dict[str, torch.Tensor]:
 
 def collate_padded(rows: Sequence[Sequence[Image]]) -> dict[str, torch.Tensor]:
     """Tiles per row, padded with all-zero tiles that the model drops."""
-    tiles = [torch.cat([image.pixels["tiles"] for image in row]) for row in rows]
+    none = torch.zeros(0, 3, 28, 28)
+    tiles = [torch.cat([none, *(image.pixels["tiles"] for image in row)]) for row in rows]
     values = torch.nn.utils.rnn.pad_sequence(tiles, batch_first=True)
     return {
         "pixel_values": values,

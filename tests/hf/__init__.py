@@ -1,0 +1,1 @@
+"""Tests of the seam between Foveate and Hugging Face, on tiny real models."""
