@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
+from foveate.errors import InputError
 from foveate.tiny import glyphs
 from foveate.tiny.layouts import LAYOUTS, Dice, Entry, Keys, Sheet
 from foveate.tiny.vocabulary import LETTERS
@@ -64,7 +65,7 @@ def document(
     `initials` is how many different letters new keys begin with.
     """
     if layout not in LAYOUTS:
-        raise ValueError(f"unknown layout {layout!r}; layouts are {', '.join(LAYOUTS)}")
+        raise InputError(f"unknown layout {layout!r}; layouts are {', '.join(LAYOUTS)}")
     dice = Dice(seed)
     first = LETTERS if initials is None else "".join(dice.shuffled(LETTERS)[:initials])
     supply = Keys(dice, keys, distractors, first)

@@ -49,8 +49,8 @@ class Processor:
         **ignored: Any,
     ) -> BatchFeature:
         """Inputs of one prompt or several; every `<|image_pad|>` in a text stands for one image."""
-        if isinstance(images, str) or (isinstance(images, list) and _is_text(images)):
-            images, text = text, images
+        if text is None and _is_text(images):
+            images, text = None, images
         if text is None:
             raise InputError("no text came; pass text='ABC?' with the question")
         texts = [text] if isinstance(text, str) else list(text)
@@ -139,8 +139,9 @@ class Processor:
         return data
 
 
-def _is_text(items: list[Any]) -> bool:
-    return bool(items) and all(isinstance(item, str) for item in items)
+def _is_text(given: Any) -> bool:
+    listed = [given] if isinstance(given, str) else given
+    return isinstance(listed, list) and all(isinstance(item, str) for item in listed)
 
 
 def _flat(images: Any) -> Iterator[Image.Image]:

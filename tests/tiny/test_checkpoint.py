@@ -1,0 +1,67 @@
+"""The shipped model answers, alone and in company, and is as small as promised."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import pipeline
+
+from foveate.tiny import CHECKPOINT, document, load
+from foveate.tiny.evaluate import Case, examples, say
+from foveate.tiny.layouts import LAYOUTS
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return load()
+
+
+def test_it_answers_forty_fixed_questions(tiny):
+    asked = [e for layout in LAYOUTS for e in examples(Case("lookup", layout, (16, 16)), 10, 1)]
+    said = [text for start in (0, 20) for text in say(*tiny, asked[start : start + 20])]
+    right = sum(text == question.answer for text, (_, _, question) in zip(said, asked, strict=True))
+    assert right >= 36
+
+
+def test_it_reads_whole_table_rows(tiny):
+    asked = list(examples(Case("row", "table", (12, 12)), 12, 1))
+    said = say(*tiny, asked)
+    right = sum(text == question.answer for text, (_, _, question) in zip(said, asked, strict=True))
+    assert right >= 10
+
+
+def test_a_padded_row_says_what_it_says_alone(tiny):
+    drawn = document(1_000_001, grid=(8, 8), keys=(1, 3))
+    asked = [(0, drawn, question) for question in drawn.questions[:4]]
+    assert say(*tiny, asked) == [say(*tiny, [one])[0] for one in asked]
+
+
+def test_it_serves_a_stock_pipeline(tiny):
+    model, processor = tiny
+    drawn = document(1_000_002, grid=(8, 8))
+    question = drawn.questions[0]
+    parts = [{"type": "image", "image": drawn.pages[0]}, {"type": "text", "text": question.text}]
+    answer = pipeline("image-text-to-text", model=model, processor=processor)
+    chat = [{"role": "user", "content": parts}]
+    said = answer(text=chat, generate_kwargs={"max_new_tokens": 9}, return_full_text=False)
+    assert said[0]["generated_text"] == question.answer
+
+
+def test_it_loads_in_other_precisions():
+    model, _ = load(dtype=torch.bfloat16)
+    assert model.dtype == torch.bfloat16
+    assert model.model.language_model.rotary_emb.inv_freq.dtype == torch.float32
+    assert not model.training
+
+
+def test_the_checkpoint_is_small():
+    assert sum(path.stat().st_size for path in CHECKPOINT.iterdir()) < 15e6
+
+
+def test_importing_foveate_brings_no_training_code():
+    code = (
+        "import sys, foveate; from foveate.tiny import document; document(0);"
+        "assert not {'transformers', 'foveate.tiny.train', 'foveate.tiny.fast'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
