@@ -155,23 +155,21 @@ def _has_nvidia_gpu() -> bool:
 
 def _attention() -> Iterator[Check]:
     import torch
-    from transformers.utils.import_utils import (
-        is_flash_attn_2_available,
-        is_torch_flex_attn_available,
-    )
+    from transformers.utils import import_utils
 
     query = torch.zeros(1, 1, 2, 8)
     torch.nn.functional.scaled_dot_product_attention(query, query, query)
     yield Check("attention: sdpa, eager", "ok", "available")
     name, version = "attention: flash_attention_2", _installed("flash-attn")
-    if is_flash_attn_2_available():
+    if import_utils.is_flash_attn_2_available():
         yield Check(name, "ok", f"flash-attn {version}")
     elif version:
         cure = "it needs a GPU and a build that matches torch; --attn sdpa always works"
         yield Check(name, "note", f"flash-attn {version} is installed, but cannot be used", cure)
     else:
         yield Check(name, "ok", "not installed (optional; sdpa serves)")
-    flex = "available" if is_torch_flex_attn_available() else "not available (optional)"
+    has_flex = import_utils.is_torch_flex_attn_available()
+    flex = "available" if has_flex else "not available (optional)"
     yield Check("attention: flex_attention", "ok", flex)
 
 

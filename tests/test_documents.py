@@ -1,0 +1,101 @@
+"""The checkers of documents find what they are for; examples and the README's programs run."""
+
+import json
+import re
+import runpy
+import subprocess
+from pathlib import Path
+
+import check_docs
+import pytest
+import tables
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+PROGRAM = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def test_documents_of_this_repository_are_sound(capsys):
+    assert check_docs.main() == 0, capsys.readouterr().out
+
+
+@pytest.fixture
+def site(tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "b.md").write_text("# Two words\n\n## Two words\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[b](docs/b.md#two-words-1) `foveate.plan`", None),
+        ("[web](https://example.test/x)\n```\n[no](link)\n```", None),
+        ("[b](docs/c.md)", "no such file"),
+        ("[b](../outside.md)", "no such file"),
+        ("[b](docs/b.md#three)", "no such heading"),
+        ("[b](#nowhere)", "no such heading"),
+        ("`foveate.plam(...)`", "foveate.plam does not exist"),
+        ("see /" + "home/someone/data", "path of one machine"),
+    ],
+)
+def test_unsound_documents_are_found(site, capsys, text, says):
+    (site / "a.md").write_text(text)
+    assert check_docs.main(site) == (says is not None)
+    assert (says or "") in capsys.readouterr().out
+
+
+@pytest.fixture
+def results(tmp_path):
+    folder = tmp_path / "benchmarks" / "results"
+    folder.mkdir(parents=True)
+    result = {
+        "date": "2026-01-02",
+        "commit": "abc",
+        "versions": {"foveate": "1", "torch": "2"},
+        "machine": {"threads": 2, "system": "Linux"},
+        "table": {"columns": ["case", "ratio"], "rows": [["prefill", "1.01"]]},
+    }
+    (folder / "cache.json").write_text(json.dumps(result))
+    return tmp_path
+
+
+def test_tables_are_written_and_then_up_to_date(results, capsys):
+    page = results / "README.md"
+    page.write_text("before\n<!-- table:cache -->\nold\n<!-- /table -->\nafter\n")
+    assert tables.main(["--check"], results) == 1
+    assert "README.md" in capsys.readouterr().out
+    assert "old" in page.read_text()
+    assert tables.main([], results) == 0
+    assert "| prefill | 1.01 |" in page.read_text()
+    assert "commit `abc`" in page.read_text()
+    assert page.read_text().startswith("before\n") and page.read_text().endswith("after\n")
+    assert tables.main(["--check"], results) == 0
+
+
+def test_table_without_results_is_an_error(results, capsys):
+    (results / "README.md").write_text("<!-- table:absent -->\n<!-- /table -->\n")
+    assert tables.main([], results) == 1
+    assert "absent.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_run_and_are_short(path, tmp_path, monkeypatch, capsys):
+    assert len(path.read_text().splitlines()) < 40
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(path), run_name="__main__")
+    assert capsys.readouterr().out.strip()
+
+
+def test_programs_of_the_readme_run(capsys):
+    programs = PROGRAM.findall((ROOT / "README.md").read_text())
+    assert len(programs) == 2
+    exec(compile("\n".join(programs), "README.md", "exec"), {})
+    assert "visual tokens" in capsys.readouterr().out
+
+
+def test_make_help_lists_every_target():
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    makefile = (ROOT / "Makefile").read_text()
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    assert all(f"  {target} " in done.stdout for target in phony.split())

@@ -1,0 +1,107 @@
+"""The public names are the public names, and each outside system has one seam."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import foveate
+
+SOURCE = Path(foveate.__file__).parent
+
+NAMES = {
+    "CacheError",
+    "CacheReport",
+    "CompressedCache",
+    "FoveateError",
+    "InputError",
+    "LayerKV",
+    "Method",
+    "MethodError",
+    "MethodInfo",
+    "MissingExtra",
+    "Observation",
+    "Plan",
+    "Session",
+    "TokenKinds",
+    "UnsupportedModel",
+    "aircache",
+    "allocate",
+    "apply",
+    "column_stats",
+    "compress",
+    "full",
+    "method",
+    "methods",
+    "plan",
+    "random",
+    "recency",
+}
+
+
+def test_public_names_are_pinned():
+    assert set(foveate.__all__) == NAMES
+    assert foveate.__all__ == sorted(foveate.__all__)
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_every_public_name_exists_and_is_described(name):
+    thing = getattr(foveate, name)
+    assert inspect.isclass(thing) or inspect.isfunction(thing)
+    assert inspect.getdoc(thing)
+
+
+def test_unknown_names_are_attribute_errors():
+    with pytest.raises(AttributeError, match="foveat"):
+        foveate.nothing_of_the_kind  # noqa: B018  # the access is the test
+
+
+def test_methods_find_their_presets():
+    for info in foveate.methods():
+        assert foveate.method(info.name) == getattr(foveate, info.name)()
+
+
+def test_version_is_the_package_s():
+    from importlib.metadata import version
+
+    assert foveate.__version__ == version("foveate")
+
+
+def test_importing_does_not_import_transformers():
+    script = "import foveate, sys; assert 'transformers' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def imported(path):
+    """Return the top-level packages that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("package", "seams"),
+    [
+        ("transformers", ("hf/", "tiny/", "cli/", "bench/subject.py")),
+        ("triton", ("kernels/",)),
+        ("rich", ("cli/", "tiny/")),
+        ("typer", ("cli/",)),
+    ],
+)
+def test_outside_packages_are_imported_in_their_seams_only(package, seams):
+    users = {str(p.relative_to(SOURCE)) for p in SOURCE.rglob("*.py") if package in imported(p)}
+    assert {user for user in users if not user.startswith(seams)} == set()
+
+
+def test_environment_is_read_by_the_command_line_only():
+    readers = [p for p in SOURCE.rglob("*.py") if "os.environ" in p.read_text()]
+    allowed = ("cli/", "bench/gate.py", "tiny/train", "tiny/")
+    names = {str(path.relative_to(SOURCE)) for path in readers}
+    assert {name for name in names if not name.startswith(allowed)} == set()
