@@ -126,6 +126,13 @@ def test_equal_statistics_share_alike(norm, value):
     assert counts(shares, [value] * 7, [value] * 7) == [10] * 7
 
 
+@pytest.mark.parametrize("norm", ["sum", "minmax", "softmax_z"])
+def test_noise_of_float_sums_decides_nothing(norm):
+    noise = [1 + (-1) ** i * i * 6e-8 for i in range(7)]
+    shares = LayerShares(0.1, norm=norm)
+    assert counts(shares, noise, noise, V=101) == counts(shares, [1.0] * 7, [1.0] * 7, V=101)
+
+
 def test_overflow():
     strength, skewness = [100.0, 1.0, 1.0], [1.0, 1.0, 1.0]
     by = ("strength",)

@@ -1,10 +1,12 @@
 """AirCache equals the plain loops of `reference/aircache.py`, with every switch."""
 
+import random
+
 import pytest
 import torch
 
 from foveate.method import plan
-from foveate.methods import aircache
+from foveate.methods import aircache, methods
 from reference.aircache import Options
 from reference.aircache import aircache as reference
 from samples import kinds_of, observations, only_row
@@ -117,3 +119,48 @@ def test_every_prompt(prompt, heads):
 def test_flat_and_peaked_attention(sharpness):
     sample = observations(kinds_of(ONE), sharpness=sharpness, seed=3)
     assert_equals_reference(sample, {"keep": 0.2})
+
+
+def random_case(draw):
+    """Return a made-up batch and a made-up choice of switches."""
+    length = draw.randint(6, 40)
+    prompts = []
+    while len(prompts) < draw.randint(1, 3):
+        prompt = "p" * draw.randint(0, length - 4)
+        while len(prompt) < length:
+            prompt += draw.choice(["t", "tt", "s", "v" * draw.randint(1, 9)])
+        if "v" in prompt[:length]:
+            prompts.append(prompt[:length])
+    words = {
+        option.name: [eval(word) for word in option.allowed]
+        for info in methods()
+        for option in info.options
+        if info.name == "aircache" and option.name in Options.__annotations__
+        if option.allowed[0].startswith("'")
+    }
+    options = {name: draw.choice(some) for name, some in words.items() if draw.random() < 0.4}
+    options |= {
+        "keep": draw.choice([0.01, 0.1, 0.3, 0.5, 0.9, 1.0, 1, 3, 9]),
+        "alpha": draw.random(),
+        "k_min": draw.randint(0, 2),
+        "window_rows": draw.randint(1, 9),
+        "exclude_special": draw.random() < 0.4,
+        "per_image_floor": draw.choice([0, 0, 1, 3]),
+    }
+    return prompts, options
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_prompts_and_switches(seed):
+    draw = random.Random(seed)
+    prompts, options = random_case(draw)
+    H, groups = draw.randint(1, 3), draw.randint(1, 3)
+    sample = observations(
+        kinds_of(*prompts),
+        layers=draw.randint(1, 6),
+        Hq=H * groups,
+        H=H,
+        seed=seed,
+        sharpness=draw.choice([0.3, 2.0, 6.0]),
+    )
+    assert_equals_reference(sample, options)

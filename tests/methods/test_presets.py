@@ -197,6 +197,6 @@ def test_full_needs_no_scores():
 
 @pytest.mark.parametrize("positions", ["original", "compacted"])
 def test_when(positions):
-    assert aircache(positions=positions).when == AfterPrefill(False, positions)
+    assert aircache(positions=positions).when == AfterPrefill(positions=positions)
     with pytest.raises(MethodError, match=r"positions='new'.*'compacted'"):
         AfterPrefill(positions="new")

@@ -137,6 +137,7 @@ def skewness(x):
 def normalised(x, o):
     """Step 7."""
     n = len(x)
+    x = [round(v, 9) for v in x]  # the sum of a softmax is 1, not nearly 1
     if o.norm == "softmax_z":
         mean = sum(x) / n
         std = math.sqrt(sum((v - mean) ** 2 for v in x) / n)
@@ -167,12 +168,21 @@ def budgets(strength, skew, V, o):
         return largest_remainder(r, round(sum(r)), V)
     if R <= N * k_min:
         return [k_min] * N
+    if R > sum(
+        V if x > 0 else k_min for x in w
+    ):  # the weightless share what the others cannot take
+        R_left = R - sum(V for x in w if x > 0)
+        return mixed(w, largest_remainder([R_left / w.count(0)] * w.count(0), R_left, V), V)
     low, high = 0.0, 1e12
     for _ in range(400):
         level = (low + high) / 2
         r = [min(max(level * x, k_min), V) for x in w]
         low, high = (level, high) if sum(r) < R else (low, level)
     return largest_remainder(r, R, V)
+
+
+def mixed(w, rest, V):
+    return [V if x > 0 else rest.pop(0) for x in w]
 
 
 def largest_remainder(r, total, V):

@@ -19,7 +19,7 @@ __all__ = ["LayerShares", "share"]
 NORMS = ("sum", "minmax", "softmax_z")
 NEGATIVE = ("clamp0", "shift_min")
 OVERFLOW = ("redistribute", "clip_only")
-FLAT = 1e-9
+BITS = 20  # of a statistic that count
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +87,9 @@ def statistic(rankings: Sequence[Ranking], name: str) -> Float[Tensor, "B N"]:
 
 def share(values: Float[Tensor, "B N"], norm: str, negative: str) -> Float[Tensor, "B N"]:
     """Return one statistic as shares of its sum over layers; equal shares where all are zero."""
-    values = values.double()
+    values = coarse(values)
     lowest, highest = values.amin(-1, keepdim=True), values.amax(-1, keepdim=True)
-    # A range that is only rounding must not be stretched.
-    flat = highest - lowest <= FLAT * torch.maximum(highest.abs(), lowest.abs())
+    flat = highest == lowest
     if norm == "softmax_z":
         off = (values - values.mean(-1, keepdim=True)).masked_fill(flat, 0)
         std = off.square().mean(-1, keepdim=True).sqrt()
@@ -101,3 +100,13 @@ def share(values: Float[Tensor, "B N"], norm: str, negative: str) -> Float[Tenso
         values = (values - values.amin(-1, keepdim=True)).masked_fill(flat, 0)
     total = values.sum(-1, keepdim=True)
     return torch.where(total > 0, values / total.masked_fill(total == 0, 1), 1 / values.shape[-1])
+
+
+def coarse(values: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
+    """Return the values rounded to twenty binary digits.
+
+    Sums of float32 differ in the last digits from device to device, and alone from in a batch. What
+    is equal but for that must be equal here, or noise decides ties, and is stretched by a norm.
+    """
+    mantissa, exponent = torch.frexp(values.double())
+    return torch.ldexp((mantissa * 2**BITS).round() / 2**BITS, exponent)
