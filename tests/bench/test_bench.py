@@ -51,7 +51,7 @@ def test_bytes_and_lengths_are_those_of_the_budget(measured):
 
 def test_numbers_are_plain_and_make_a_table(measured):
     found = json.loads(json.dumps(measured[0]))
-    rows = table(found)["rows"]
+    rows = table(found, "wall")["rows"]
     assert [row[0] for row in rows] == ["prefill", "decode", "decode", "decode"]
     assert all(len(row) == 4 for row in rows)
 
@@ -165,7 +165,15 @@ def test_command_is_silent_when_tests_fail(command):
 
 
 @pytest.mark.parametrize(
-    ("words", "says"), [(["--kv-heads", "3"], "1, 2, 4 or 8"), (["--dtype", "int8"], "bfloat16")]
+    ("words", "says"),
+    [
+        (["--kv-heads", "3"], "1, 2, 4 or 8"),
+        (["--dtype", "int8"], "bfloat16"),
+        (["--clock", "sun"], "wall or cpu"),
+        (["--clock", "cpu", "--device", "meta"], "cannot time work on meta"),
+        (["--device", "warp"], "--device 'warp'"),
+        (["--keep", "1.5"], "more than everything"),
+    ],
 )
 def test_bad_settings_are_explained(command, words, says):
     code, said, _ = command(*words)

@@ -15,6 +15,7 @@ from foveate.bench.subject import Size, Subject, build
 from foveate.errors import CacheError
 
 CASES = ("prefill", "decode")
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 FULL, OURS, SHORT = "full cache", "AirCache", "native cache of the kept length"
 Times = dict[str, list[float]]
 
@@ -30,6 +31,7 @@ class Setting:
     dtype: str = "float32"
     rounds: int = 7
     steps: int = 16
+    clock: str = "wall"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the setting as plain values."""
@@ -58,7 +60,7 @@ def _prefill(
     for number in range(-1, setting.rounds):  # round -1 warms up
         for name in _turned(list(makers), number):
             cache = makers[name]()
-            spent = _milliseconds(partial(subject.prefill, cache), setting.device)
+            spent = _milliseconds(partial(subject.prefill, cache), setting)
             if name == OURS:
                 _check_is_compressed(cache)
             if number >= 0:
@@ -94,16 +96,17 @@ def _steps(subject: Subject, cache: Any, setting: Setting) -> float:
     spent = []
     for index in range(setting.steps):
         position = subject.size.tokens + index
-        spent.append(_milliseconds(partial(subject.step, cache, position), setting.device))
+        spent.append(_milliseconds(partial(subject.step, cache, position), setting))
     return Spread.of(spent).median
 
 
-def _milliseconds(work: Callable[[], Any], device: str) -> float:
-    _wait(device)
-    start = time.perf_counter()
+def _milliseconds(work: Callable[[], Any], setting: Setting) -> float:
+    clock = CLOCKS[setting.clock]
+    _wait(setting.device)
+    start = clock()
     work()
-    _wait(device)
-    return 1000 * (time.perf_counter() - start)
+    _wait(setting.device)
+    return 1000 * (clock() - start)
 
 
 def _wait(device: str) -> None:

@@ -42,18 +42,18 @@ def record(setting: dict[str, Any], cases: dict[str, Any], folder: Path) -> dict
         "machine": _machine(setting["device"]),
         "setting": setting,
         "cases": cases,
-        "table": table(cases),
+        "table": table(cases, setting["clock"]),
     }
 
 
-def table(cases: dict[str, Any]) -> dict[str, Any]:
+def table(cases: dict[str, Any], clock: str) -> dict[str, Any]:
     """Return the ratios as columns and rows of text, for documents."""
     rows = [
         [case, name, f"{ratio['median']:.2f}", f"{ratio['low']:.2f} to {ratio['high']:.2f}"]
         for case, result in cases.items()
         for name, ratio in result["ratios"].items()
     ]
-    return {"columns": ["case", "time ratio", "median", "range over rounds"], "rows": rows}
+    return {"columns": ["case", f"{clock} time", "median ratio", "range over rounds"], "rows": rows}
 
 
 def _git(folder: Path, *words: str) -> str:

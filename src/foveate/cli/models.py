@@ -32,7 +32,7 @@ def load(
     """Return the model of that id or folder; without a name, the embedded one."""
     if dtype not in DTYPES:
         raise InputError(f"--dtype {dtype!r} is not known; choose from {', '.join(DTYPES)}")
-    place = _device(device)
+    place = find_device(device)
     if name is None:
         model, processor = _embedded(dtype, attn)
     else:
@@ -41,7 +41,8 @@ def load(
     return Loaded(name or "embedded", model.to(place).eval(), processor)
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """Return the device of that name; auto is the first GPU if there is one, else the CPU."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
