@@ -6,6 +6,7 @@
 #   TORCH=any              take whatever build of torch pip picks, gigabytes or not
 #   TORCH_CPU_INDEX=URL    where the CPU wheels of torch are, if pip does not find one by itself
 set -euo pipefail
+export PYTHONWARNINGS=ignore # torch complains while numpy is not there yet
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 VENV=${VENV:-.venv}
