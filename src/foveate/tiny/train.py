@@ -60,7 +60,7 @@ class Log:
             asked = sum(r.asked[index] for r in self.reports)
             if asked:
                 line[skill] = round(sum(r.right[index] for r in self.reports) / asked, 4)
-        line |= {"lookups": round(trainer.at.accuracy(), 4), "norm": round(report.norm, 3)}
+        line |= {"own_lookup": round(trainer.at.accuracy(), 4), "norm": round(report.norm, 3)}
         line |= {"answers": trainer.at.answers, "seconds": round(trainer.at.seconds, 1)}
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
