@@ -68,8 +68,10 @@ def probabilities(
 ) -> Float[Tensor, "B H G r L"]:
     """Return the softmax over the seen keys, or `exp(logit - norm)` there; zero elsewhere."""
     logits = (products(queries, keys) * scaling).masked_fill_(~seen, -torch.inf)
-    norm = logits.logsumexp(-1) if norm is None else norm.float()
     # A row that sees nothing has -inf everywhere, and -inf - (-inf) is not a number.
+    if norm is None:
+        return logits.softmax(-1).masked_fill_(~seen.any(-1, keepdim=True), 0)
+    norm = norm.float()
     return logits.sub_(norm.masked_fill(norm == -torch.inf, 0)[..., None]).exp_()
 
 
