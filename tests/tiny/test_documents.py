@@ -30,6 +30,17 @@ def test_the_cells_hold_key_and_answer(layout, grid, pages):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+def test_counts_are_right_and_their_cells_hold_the_initials(layout):
+    for seed in range(9):
+        drawn = document(seed, layout=layout, initials=4, skills=("lookup", "count"))
+        keys = [q.text for q in drawn.questions if q.skill == "lookup"]
+        for question in (q for q in drawn.questions if q.skill == "count"):
+            initial = question.text[0]
+            assert question.answer == str(sum(key[0] == initial for key in keys))
+            assert characters(drawn, question) == initial * len(question.cells)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_picture_shows_the_characters(layout):
     drawn = document(3, layout=layout, grid=(7, 13))
     assert drawn.pages[0].size == (13 * 16, 7 * 16)

@@ -2,9 +2,13 @@
 
 import argparse
 import json
+import platform
+import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,7 @@ from foveate.tiny.layouts import LAYOUTS
 FIRST_SEED = 1_000_000
 BATCH = 32
 LONGEST = 32
+INITIALS = 6
 
 
 @dataclass(frozen=True)
@@ -45,10 +50,10 @@ class Sample:
 def examples(case: Case, number: int, pages: int) -> Iterator[tuple[int, Document, Question]]:
     """Questions about held-out documents, four of each; training draws its seeds far above."""
     seed, left = FIRST_SEED, number
+    options: dict[str, Any] = {"layout": case.layout, "grid": case.grid, "pages": pages}
+    options |= {"skills": (case.skill,), "initials": INITIALS if case.skill == "count" else None}
     while left:
-        drawn = document(
-            seed, layout=case.layout, grid=case.grid, pages=pages, skills=(case.skill,)
-        )
+        drawn = document(seed, **options)
         for question in drawn.questions[: min(4, left)]:
             left -= 1
             yield seed, drawn, question
@@ -98,8 +103,6 @@ def share(samples: Sequence[Sample]) -> float:
 
 def result(setting: dict[str, Any], measured: dict[Case, list[Sample]]) -> dict[str, Any]:
     """The JSON of a study: setting, a row for each case, every answer, and a table of text."""
-    from foveate.bench.result import record
-
     cases = [
         {
             **vars(case),
@@ -109,8 +112,24 @@ def result(setting: dict[str, Any], measured: dict[Case, list[Sample]]) -> dict[
         }
         for case, samples in measured.items()
     ]
-    header = record(setting, {}, Path(__file__).parent)
-    return {**header, "cases": cases, "table": table(measured)}
+    return {**origin(), "setting": setting, "cases": cases, "table": table(measured)}
+
+
+def origin() -> dict[str, Any]:
+    """Which code, versions and machine a result comes from."""
+    words = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    here = Path(__file__).parent
+    commit = subprocess.run(words, cwd=here, capture_output=True, text=True).stdout.strip()
+    names = ("foveate", "torch", "transformers")
+    return {
+        "commit": commit or "unknown",
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        "versions": {name: version(name) for name in names},
+        "machine": {
+            "system": f"{platform.system()} {platform.machine()}",
+            "threads": torch.get_num_threads(),
+        },
+    }
 
 
 def table(measured: dict[Case, list[Sample]]) -> dict[str, Any]:
@@ -167,7 +186,8 @@ def main() -> None:
         for case in cases(args):
             measured[case] = measure(model, processor, case, args.number, args.pages, bar)
             bar.advance(total)
-    setting = {**vars(args), "output": None, "first_seed": FIRST_SEED}
+    setting = {**vars(args), "first_seed": FIRST_SEED}
+    del setting["output"]
     summary = result(setting, measured)
     shown = Table(*summary["table"]["columns"])
     for row in summary["table"]["rows"]:
