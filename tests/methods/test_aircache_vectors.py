@@ -176,3 +176,12 @@ def test_the_rows_asked_for_are_enough(window):
         few.append(Observation(queries, x.keys, x.values, kinds, x.scaling, x.layer, rows))
     for a, b in zip(plan(method, sample).keep, plan(method, few).keep, strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_row_of_nothing_but_padding_keeps_nothing():
+    sample = observations(kinds_of("pppppppp", "tvvvvttt"))
+    for keep in plan(aircache(0.5), sample).keep:
+        assert not keep[0].any() and keep[1].any()
+    empty = observations(kinds_of("pppp"))[0]
+    empty = Observation(empty.queries[:, :, :0], empty.keys, empty.values, empty.kinds, 1.0, 0)
+    assert not plan(aircache(0.5), [empty]).keep[0].any()

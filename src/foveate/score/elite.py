@@ -11,7 +11,7 @@ from torch import Tensor
 from foveate.kernels.column_stats import column_stats
 from foveate.option import Choice, Flag, Share, check_choice, check_flag, check_share
 from foveate.score.window import INSTRUCTIONS, Selection, instruction, observed, stand_in
-from foveate.types import Bool, Float, Observation, TokenKinds
+from foveate.types import Bool, Float, Int, Observation, TokenKinds
 
 __all__ = ["Elite", "elite"]
 
@@ -46,27 +46,31 @@ class Elite:
 
     def __call__(self, observation: Observation) -> Selection:
         """Return the elite of one layer."""
-        kinds = observation.kinds
+        kinds, rows = observation.kinds, observation.rows
         text = instruction(kinds, self.text, self.exclude_special)
         chosen = observed(observation, *stand_in(kinds, text))
-        attention = self.attention(observation, text)  # [B, X, T]
-        members = elite(attention, text[:, None], self.alpha)
+        # Every instruction token is among the rows, so nothing but their keys needs to be read.
+        eligible = Selection(text[:, None], chosen.fallback).at(rows)[:, 0]
+        best = elite(self.attention(observation, eligible), eligible[:, None], self.alpha)
+        place = rows.clamp(min=0)[:, None].expand_as(best)
+        members = best.new_zeros(*best.shape[:2], text.shape[-1], dtype=torch.int)
+        members = members.scatter_add(-1, place, best.int()) > 0
         members = torch.where(chosen.fallback[:, None, None], chosen.members, members)
         return Selection(members, chosen.fallback)
 
     def attention(
-        self, observation: Observation, text: Bool[Tensor, "B T"]
-    ) -> Float[Tensor, "B X T"]:
-        """Return how the last instruction token attends to the instruction, X being 1 or Hq."""
-        rows = observation.rows
-        eligible = Selection(text[:, None], text.any(-1)).at(rows)[:, 0]
-        newest = rows.masked_fill(~eligible, -1)
-        newest = (newest == newest.amax(-1, keepdim=True)) & eligible
-        queries, keys, scaling = observation.queries, observation.keys, observation.scaling
+        self, observation: Observation, eligible: Bool[Tensor, "B R"]
+    ) -> Float[Tensor, "B X R"]:
+        """Return how the last eligible row attends to the eligible rows, X being 1 or Hq."""
+        rows = observation.rows.masked_fill(~eligible, -1)
+        newest = (rows == rows.amax(-1, keepdim=True)) & eligible if rows.numel() else eligible
+        queries, keys = observation.queries, taken(observation.keys, rows.clamp(min=0))
+        scaling = observation.scaling
         if self.heads == "concat_logits":
-            queries, keys, scaling = one_head(observation)
+            queries, keys = one_head(queries, keys)
+            scaling /= math.sqrt(observation.queries.shape[1])
         a = column_stats(
-            queries, keys, scaling=scaling, rows=rows, columns=text, weights=newest.float()
+            queries, keys, scaling=scaling, rows=rows, positions=rows, weights=newest.float()
         )
         if self.heads == "per_kv_group":
             groups = observation.groups
@@ -78,16 +82,25 @@ def elite(
     attention: Float[Tensor, "*batch T"], text: Bool[Tensor, "*#batch T"], alpha: float
 ) -> Bool[Tensor, "*batch T"]:
     """Return the text tokens with at least `alpha` times the highest attention, up to rounding."""
+    if attention.shape[-1] == 0:
+        return text.expand_as(attention)
     attention = attention.masked_fill(~text, 0)
     return text & (attention >= (alpha - TOLERANCE) * attention.amax(-1, keepdim=True))
 
 
 def one_head(
-    observation: Observation,
-) -> tuple[Float[Tensor, "B 1 R W"], Float[Tensor, "B 1 T W"], float]:
-    """Return queries and keys of all heads side by side; logits are then sums over heads."""
+    queries: Float[Tensor, "B Hq R D"], keys: Float[Tensor, "B H R D"]
+) -> tuple[Float[Tensor, "B 1 R W"], Float[Tensor, "B 1 R W"]]:
+    """Return queries and keys of all heads side by side, so that logits are sums over heads."""
     # The heads that share a key can be summed first: q1 . k + q2 . k = (q1 + q2) . k.
-    queries = observation.queries.float().unflatten(1, (-1, observation.groups)).sum(2)
+    queries = queries.float().unflatten(1, (keys.shape[1], -1)).sum(2)
     queries = queries.transpose(1, 2).flatten(2)[:, None]
-    keys = observation.keys.transpose(1, 2).flatten(2)[:, None]
-    return queries, keys, observation.scaling / math.sqrt(observation.queries.shape[1])
+    return queries, keys.transpose(1, 2).flatten(2)[:, None]
+
+
+def taken(
+    keys: Float[Tensor, "B H T D"], positions: Int[Tensor, "B R"]
+) -> Float[Tensor, "B H R D"]:
+    """Return the keys at the positions of every row."""
+    index = positions[:, None, :, None].expand(-1, keys.shape[1], -1, keys.shape[-1])
+    return keys.gather(2, index)

@@ -67,7 +67,7 @@ def probabilities(
     norm: Float[Tensor, "B H G r"] | None,
 ) -> Float[Tensor, "B H G r L"]:
     """Return the softmax over the seen keys, or `exp(logit - norm)` there; zero elsewhere."""
-    logits = (products(queries, keys) * scaling).masked_fill_(~seen, -torch.inf)
+    logits = products(queries.float() * scaling, keys).masked_fill_(~seen, -torch.inf)
     # A row that sees nothing has -inf everywhere, and -inf - (-inf) is not a number.
     if norm is None:
         return logits.softmax(-1).masked_fill_(~seen.any(-1, keepdim=True), 0)
@@ -133,7 +133,7 @@ def products(
 ) -> Float[Tensor, "B H G r L"]:
     """Return all inner products in float32, casting a tile of keys at a time."""
     B, H, G, r, D = queries.shape
-    flat = queries.reshape(B, H, G * r, D).float()
+    flat = queries.reshape(B, H, G * r, D)
     step = (
         keys.shape[2] if keys.dtype == torch.float32 else max(1, TILE_ELEMENTS // max(1, B * H * D))
     )

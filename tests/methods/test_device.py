@@ -1,0 +1,37 @@
+"""An accelerator plans and stores what the processor does."""
+
+import pytest
+import torch
+from samples import kinds_of, observations
+
+from foveate.method import apply, plan
+from foveate.methods import aircache, random, recency
+from foveate.types import Observation
+
+METHODS = [
+    aircache(0.3),
+    aircache(0.3, heads="per_kv_head", window_heads="per_head", per_image_floor=2, ties="spread"),
+    aircache(0.3, window_heads="concat_logits", budget="pyramid", merge=0.5, merge_nearest="key"),
+    aircache(0.3, window="all_text", norm="softmax_z", overflow="clip_only", merge=1.0),
+    random(0.3),
+    recency(7),
+]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no accelerator")
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: str(method.score))
+def test_same_plan_and_entries(method):
+    here = observations(kinds_of("pp ttt vvvvvvvvvv ttt", "tt vvvvvvvvvvvvv t st"))
+    there = [
+        Observation(
+            x.queries.cuda(), x.keys.cuda(), x.values.cuda(), x.kinds.to("cuda"), x.scaling, x.layer
+        )
+        for x in here
+    ]
+    expected, found = plan(method, here), plan(method, there)
+    for a, b in zip(expected.keep, found.keep, strict=True):
+        assert b.is_cuda and torch.equal(a, b.cpu())
+    for a, b in zip(apply(method, here, expected), apply(method, there, found), strict=True):
+        torch.testing.assert_close(a.packed_keys, b.packed_keys.cpu(), rtol=1e-4, atol=1e-5)
+        assert torch.equal(a.packed_positions, b.packed_positions.cpu())
