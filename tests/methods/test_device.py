@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from samples import kinds_of, observations
 
 from foveate.method import apply, plan
 from foveate.methods import aircache, random, recency
 from foveate.types import Observation
+from samples import kinds_of, observations
 
 METHODS = [
     aircache(0.3),
