@@ -4,6 +4,7 @@ Nothing here knows how Foveate works. An attention function of its own, in plain
 into the language model; it hides, per layer, row and head, what a report says is not kept.
 """
 
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,18 @@ class Stage:
 
 
 _stages: list[Stage] = []
+_owners: list[tuple[weakref.ref[Tensor], int]] = []  # keys of this step, and whose they are
+
+
+def _owner(module: Any, keys: Tensor) -> int:
+    """The layer that owns these keys: the module's own, or one that shares its keys with it."""
+    layer: int = module.layer_idx
+    mine = [owner for owner in _owners if owner[0]() is keys]
+    if mine:
+        return mine[0][1]
+    _owners[:] = [owner for owner in _owners if owner[0]() is not None]
+    _owners.append((weakref.ref(keys), layer))
+    return layer
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, scaling: float) -> Tensor:
@@ -45,10 +58,11 @@ def _gold(
     module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, **kwargs: Any
 ) -> tuple:
     """sdpa until a stage begins; then the full cache with that stage's positions hidden."""
-    past = [s for s in _stages if k.shape[2] > s.length and module.layer_idx in s.hidden]
+    layer = _owner(module, k) if hasattr(module, "layer_idx") else -1
+    past = [s for s in _stages if k.shape[2] > s.length and layer in s.hidden]
     if not past:
         return sdpa_attention_forward(module, q, k, v, mask, **kwargs)
-    hidden = past[-1].hidden[module.layer_idx]
+    hidden = past[-1].hidden[layer]
     (batch, heads, queries, width), length = q.shape, k.shape[2]
     allowed = (
         torch.ones(queries, length, dtype=torch.bool).tril(length - queries)
@@ -68,22 +82,31 @@ AttentionMaskInterface.register("gold", ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
 
 
 @contextmanager
-def hiding(model: torch.nn.Module, *stages: Stage) -> Iterator[None]:
-    """Let the language model run with the full cache and these stages' positions hidden."""
-    kind = type(model.config.get_text_config())
-    configs = {
-        id(c): c for m in model.modules() if isinstance(c := getattr(m, "config", None), kind)
-    }
+def attending(model: torch.nn.Module, name: str) -> Iterator[None]:
+    """Let the language model, and nothing else, attend with the function of that name."""
+    kind = type(model.config.get_text_config(decoder=True))
+    found = (getattr(module, "config", None) for module in model.modules())
+    configs = {id(config): config for config in found if isinstance(config, kind)}
     before = {key: config._attn_implementation for key, config in configs.items()}
-    _stages[:] = stages
     try:
         for config in configs.values():
-            config._attn_implementation = "gold"
+            config._attn_implementation = name
         yield
     finally:
-        _stages.clear()
         for key, config in configs.items():
             config._attn_implementation = before[key]
+
+
+@contextmanager
+def hiding(model: torch.nn.Module, *stages: Stage) -> Iterator[None]:
+    """Let the language model run with the full cache and these stages' positions hidden."""
+    _stages[:] = stages
+    try:
+        with attending(model, "gold"):
+            yield
+    finally:
+        _stages.clear()
+        _owners.clear()
 
 
 def hidden(report: Any, layers: Iterable[int], shape: tuple[int, int, int]) -> dict[int, Tensor]:
