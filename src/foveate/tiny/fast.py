@@ -1,5 +1,6 @@
 """A forward pass for training that equals the stock one: questions share their page."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -205,6 +206,11 @@ def feed_forward(layer: Any, x: Tensor) -> Tensor:
 
 def logits(model: Any, batch: Batch) -> Tensor:
     """Next-token logits at every bin position, [B, n, w, vocabulary]."""
+    return F.linear(states(model, batch), model.lm_head.weight)
+
+
+def states(model: Any, batch: Batch) -> Tensor:
+    """Last hidden states at every bin position, [B, n, w, C]."""
     text = model.model.language_model
     seen, deep = see(model.model.visual, batch)
     rows, pages, cells, _ = seen.shape
@@ -225,7 +231,7 @@ def logits(model: Any, batch: Batch) -> Tensor:
         if index < len(deep):
             x = x + F.pad(deep[index], (0, 0, 1, 1)).flatten(1, 2)
     y = rms_norm(y, text.norm)
-    return F.linear(y, model.lm_head.weight).view(*batch.tokens.shape, -1)
+    return y.view(*batch.tokens.shape, -1)
 
 
 def loss(outputs: Tensor, batch: Batch) -> Tensor:
@@ -234,6 +240,24 @@ def loss(outputs: Tensor, batch: Batch) -> Tensor:
     each = F.cross_entropy(outputs.flatten(0, 2).float(), targets.flatten(), reduction="none")
     weights = batch.weights.flatten()
     return (each * weights).sum() / weights.sum().clamp(min=1.0)
+
+
+def ahead(states: Tensor, heads: Iterable[Any], table: Tensor, batch: Batch) -> Tensor:
+    """Mean cross-entropy of the answer's tokens two and more places ahead, one head a distance.
+
+    Multi-token prediction: it makes the model look at a whole answer before it says the first
+    letter, as large models do; the heads are thrown away after training.
+    """
+    losses, count = [states.sum() * 0.0], 0
+    for distance, head in enumerate(heads, start=2):
+        there = (batch.answers.roll(1 - distance, dims=2) == batch.answers) & (batch.answers >= 0)
+        there[..., 1 - distance :] = False
+        where = there.nonzero(as_tuple=True)
+        outputs = F.linear(head(states[where]), table).float()
+        targets = batch.tokens.roll(-distance, dims=2)[where]
+        losses.append(F.cross_entropy(outputs, targets, reduction="sum"))
+        count += len(targets)
+    return torch.stack(losses).sum() / max(count, 1)
 
 
 def exact(outputs: Tensor, batch: Batch) -> Tensor:

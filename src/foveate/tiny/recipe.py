@@ -24,6 +24,7 @@ class Stage:
     least: int = 50
     replay: float = 0.2
     rate: tuple[float, float] = (1.0, 1.0)
+    ahead: float = 0.0  # weight of the loss on tokens further ahead
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Recipe:
     adamw: float = 3e-3
     warmup: int = 100
     clip: float = 1.0
+    distances: int = 5  # that multi-token prediction looks ahead, from two tokens on
 
     def save(self, path: Path) -> None:
         """Write the recipe as JSON."""

@@ -1,5 +1,6 @@
 """One training step after the other: master weights, optimisers, curriculum, resumable state."""
 
+import copy
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -74,9 +75,13 @@ class Trainer:
         fresh: Any = architecture.build(recipe.layers, recipe.hidden)
         self.master = fresh.to(device)
         self.worker = architecture.lower(self.master, dtype)
-        self.params: list[Tensor] = [p for p in self.master.parameters() if p.requires_grad]
-        self.copies: list[Tensor] = [p for p in self.worker.parameters() if p.requires_grad]
-        self.optimizers = optimizers(self.master, recipe)
+        heads = [nn.Linear(recipe.hidden, recipe.hidden, bias=False)] * recipe.distances
+        self.heads = nn.ModuleList(copy.deepcopy(head) for head in heads).to(device)
+        self.spare = copy.deepcopy(self.heads).to(dtype)
+        both, lower = [self.master, self.heads], [self.worker, self.spare]
+        self.params: list[Tensor] = [p for m in both for p in m.parameters() if p.requires_grad]
+        self.copies: list[Tensor] = [p for m in lower for p in m.parameters() if p.requires_grad]
+        self.optimizers = optimizers(self.master, self.heads, recipe)
         self.at = Progression()
 
     @property
@@ -108,9 +113,14 @@ class Trainer:
         stage = self.recipe.stages[self.at.stage]
         batch, own = self.draw()
         batch = fast.to(batch, self.device)
-        outputs = fast.logits(self.worker, batch)
+        states = fast.states(self.worker, batch)
+        outputs = nn.functional.linear(states, self.worker.lm_head.weight)
         loss = fast.loss(outputs, batch)
-        loss.backward()
+        whole = loss
+        if stage.ahead:
+            later = fast.ahead(states, self.spare, self.worker.lm_head.weight, batch)
+            whole = loss + stage.ahead * later
+        whole.backward()
         stats = self._share(torch.cat([loss.detach().float()[None], *_tally(outputs, batch)]))
         norm = self._update(self.rate(stage))
         mean, *counts = stats.tolist()
@@ -153,6 +163,7 @@ class Trainer:
         """Everything a later process needs to go on as if nothing had happened."""
         return {
             "master": self.master.state_dict(),
+            "heads": self.heads.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "at": {**vars(self.at), "recent": list(self.at.recent)},
         }
@@ -160,6 +171,7 @@ class Trainer:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over a saved state."""
         self.master.load_state_dict(state["master"])
+        self.heads.load_state_dict(state["heads"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.at = Progression(
@@ -169,8 +181,8 @@ class Trainer:
             torch._foreach_copy_(self.copies, self.params)
 
 
-def optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the inner matrices, AdamW for embeddings, patch filter, norms and biases."""
+def optimizers(model: nn.Module, heads: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the inner matrices, AdamW for embeddings, patch filter, norms, biases and heads."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     matrices = [
         p for name, p in named if p.ndim == 2 and "embed" not in name and "lm_head" not in name
@@ -179,15 +191,16 @@ def optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     rest = [p for _, p in named if id(p) not in inner]
     muon = torch.optim.Muon(matrices, lr=recipe.muon, momentum=0.95, weight_decay=0.01)
     adamw = torch.optim.AdamW(rest, lr=recipe.adamw, betas=(0.9, 0.98), weight_decay=0.0)
-    for optimizer in (muon, adamw):
+    further = torch.optim.AdamW(heads.parameters(), lr=1e-2, betas=(0.9, 0.98), weight_decay=0.0)
+    for optimizer in (muon, adamw, further):
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
-    return [muon, adamw]
+    return [muon, adamw, further]
 
 
 def _gradient(parameter: Tensor) -> Tensor:
-    assert parameter.grad is not None
-    return parameter.grad
+    """The gradient; nothing flows into the heads of multi-token prediction while it is off."""
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
 def _tally(outputs: Tensor, batch: fast.Batch) -> tuple[Tensor, Tensor]:
