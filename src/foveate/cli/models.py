@@ -94,7 +94,7 @@ def _hub_model(name: str, dtype: str, attn: str | None) -> Any:
     try:
         return AutoModelForImageTextToText.from_pretrained(place, dtype=dtype, **given)
     except Exception as error:
-        if attn is not None and attn in str(error):
+        if attn is not None and (attn in str(error) or "attention" in str(error).lower()):
             raise _attention_error(attn, error) from error
         raise _load_error(name, "model", error) from error
 
