@@ -242,6 +242,13 @@ def _generate(
     cache.expect(_prompt_length(args, kwargs, cache.seen))
     try:
         output = call(*args, **kwargs)
+    except CacheError as error:
+        if cache.seen:
+            raise
+        raise UnsupportedModel(
+            f"the generate of {attachment.model_name} hands over to a model inside it; compress "
+            "that one (often `model.language_model`) instead"
+        ) from error
     finally:
         cache.expect(None)
     if session is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
-from transformers import DynamicCache
+from transformers import DynamicCache, GenerationMixin
 from transformers.cache_utils import DynamicLayer
 
 from foveate.errors import UnsupportedModel
@@ -24,14 +24,28 @@ def unwrap(model: Any) -> nn.Module:
     return model
 
 
+def optional(config: Any, name: str) -> Any:
+    """Return a config value, or None where it is missing or differs from layer to layer."""
+    try:
+        return getattr(config, name, None)
+    except RuntimeError:  # transformers raises one for values that are stated per layer
+        return None
+
+
 def native_layers(config: Any) -> list[Any]:
     """Return the cache layers that transformers itself would use for this model."""
-    return list(DynamicCache(config=config).layers)
+    try:
+        return list(DynamicCache(config=config).layers)
+    except AttributeError as error:
+        raise UnsupportedModel(
+            f"{type(config).__name__} does not describe a decoder that keeps a cache ({error}); "
+            "run it without Foveate"
+        ) from error
 
 
 def compressible(config: Any) -> list[int]:
     """Return the indices of the plain full-attention layers of a text config."""
-    crossing = set(getattr(config, "cross_attention_layers", None) or ())
+    crossing = set(optional(config, "cross_attention_layers") or ())
     layers = native_layers(config)
     return [
         i for i, layer in enumerate(layers) if type(layer) is DynamicLayer and i not in crossing
@@ -47,7 +61,11 @@ def check_model(model: nn.Module) -> None:
             f"{name} is an encoder-decoder; Foveate compresses decoder-only models"
         )
     text = config.get_text_config(decoder=True)
-    if getattr(text, "kv_lora_rank", None):
+    if hasattr(model, "generate") and not isinstance(model, GenerationMixin):
+        raise UnsupportedModel(
+            f"{name} does not generate token by token; Foveate compresses autoregressive models"
+        )
+    if optional(text, "kv_lora_rank"):
         raise UnsupportedModel(
             f"{name} uses multi-head latent attention: its cache holds latents, not keys and "
             "values per head, and is small already; run it without Foveate"
