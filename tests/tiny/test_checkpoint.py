@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from transformers import pipeline
+from transformers import Qwen3VLForConditionalGeneration, pipeline
 
 from foveate.tiny import CHECKPOINT, document, load
 from foveate.tiny.evaluate import Case, examples, say
@@ -53,6 +53,15 @@ def test_it_loads_in_other_precisions():
     assert model.dtype == torch.bfloat16
     assert model.model.language_model.rotary_emb.inv_freq.dtype == torch.float32
     assert not model.training
+
+
+def test_the_stock_loader_reads_the_same_model(tiny):
+    stock = Qwen3VLForConditionalGeneration.from_pretrained(CHECKPOINT, dtype=torch.float32)
+    inputs = tiny[1](text="A?", images=None, return_tensors="pt")
+    same = [model.eval()(input_ids=inputs["input_ids"]).logits for model in (stock, tiny[0])]
+    torch.testing.assert_close(*same)
+    tables = [model.model.language_model.rotary_emb.inv_freq for model in (stock, tiny[0])]
+    assert torch.equal(*tables)
 
 
 def test_the_checkpoint_is_small():

@@ -84,3 +84,20 @@ def test_a_block_sees_nothing_of_the_others():
     tokens[row, index][~where] = 9
     after = fast.logits(ours, replace(drawn, tokens=tokens))
     torch.testing.assert_close(before[row, index][where], after[row, index][where])
+
+
+def test_the_loss_further_ahead_equals_a_plain_loop():
+    drawn, ours = batch(SCOPE, ((5, 7), 1), 300, 8), model()
+    states = fast.states(ours, drawn)
+    heads = [torch.nn.Linear(64, 64, bias=False) for _ in range(3)]
+    table = ours.lm_head.weight
+    losses = []
+    for row, index, at in (drawn.answers >= 0).nonzero().tolist():
+        for distance, head in enumerate(heads, start=2):
+            last = at + distance - 1
+            same = last < 36 and drawn.answers[row, index, last] == drawn.answers[row, index, at]
+            if same:
+                target = drawn.tokens[row, index, at + distance]
+                losses.append(F.cross_entropy(table @ head(states[row, index, at]), target))
+    wanted = torch.stack(losses).mean()
+    torch.testing.assert_close(fast.ahead(states, heads, table, drawn), wanted)

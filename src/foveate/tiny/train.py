@@ -19,7 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from foveate.tiny import architecture, tokenizer
+from foveate.tiny import weights
 from foveate.tiny.recipe import CHECKPOINT, Recipe
 from foveate.tiny.trainer import SKILLS, Report, Trainer
 
@@ -31,12 +31,6 @@ def save(trainer: Trainer, folder: Path) -> None:
     partial = folder / "state.pt.partial"
     torch.save(trainer.state(), partial)
     os.replace(partial, folder / "state.pt")
-
-
-def export(trainer: Trainer, folder: Path) -> None:
-    """Write the bf16 weights and the tokenizer as a stock checkpoint."""
-    architecture.lower(trainer.master, torch.bfloat16).save_pretrained(folder)
-    tokenizer.build().save_pretrained(folder)
 
 
 class Log:
@@ -86,7 +80,7 @@ def run(rank: int, recipe: Recipe, folder: Path, output: Path, save_every: int) 
         follow(trainer, bar, folder, output, save_every)
     if rank == 0:
         save(trainer, folder)
-        export(trainer, output)
+        weights.save(trainer.master, output)
 
 
 def follow(trainer: Trainer, bar: Progress, folder: Path, output: Path, save_every: int) -> None:
