@@ -107,3 +107,22 @@ def test_missing_torchvision_is_named_with_the_cure(monkeypatch):
     error = models._load_error("some/model", "processor", broken)
     assert isinstance(error, foveate.MissingExtra)
     assert "CPU build of torchvision" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (ModuleNotFoundError("Could not import module 'AutoProcessor'"), "foveate doctor"),
+        (torch.OutOfMemoryError("tried to allocate much"), "out of memory"),
+        (KeyboardInterrupt(), "stopped"),
+    ],
+)
+def test_troubles_of_the_machine_are_no_tracebacks(run, page, monkeypatch, error, says):
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr(models, "load", fail)
+    done = run("ask", page, "AB?", "--json")
+    assert done.code in (1, 130)
+    assert done.out == ""
+    assert says in done.err

@@ -82,6 +82,10 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
         except FoveateError as error:
             err().print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
             raise typer.Exit(BAD_INPUT if isinstance(error, ValueError) else FAILED) from None
+        except ImportError as error:
+            err().print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+            err().print("a package is missing or broken: `foveate doctor` finds it, with the cure")
+            raise typer.Exit(FAILED) from None
         except KeyboardInterrupt:
             err().print("stopped")
             raise typer.Exit(130) from None
