@@ -95,8 +95,10 @@ def select(ranking: Ranking, counts: Int[Tensor, "B H"]) -> Bool[Tensor, "B H T"
 
     Equal scores are resolved towards the earlier position, or as `ranking.ties` says.
     """
-    candidates = ranking.candidates[:, None].expand_as(ranking.scores)
-    scores = ranking.scores.masked_fill(~candidates, -torch.inf)
+    # heads that rank alike are ranked once
+    scores = ranking.scores if ranking.scores.stride(1) else ranking.scores[:, :1]
+    candidates = ranking.candidates[:, None].expand_as(scores)
+    scores = scores.masked_fill(~candidates, -torch.inf)
     if ranking.ties is None:
         order = scores.argsort(dim=-1, descending=True, stable=True)
     else:

@@ -64,10 +64,10 @@ class Attention:
             weights=weights.expand(-1, Hq, -1),
         )
         if self.heads == "shared":
-            importance = importance.mean(1, keepdim=True).expand(-1, H, -1)
+            importance = importance.mean(1, keepdim=True)
         else:
             importance = importance.unflatten(1, (H, -1)).mean(2)
-        importance = torch.where(candidates[:, None], importance, 0)
+        importance = torch.where(candidates[:, None], importance, 0).expand(-1, H, -1)
         compressible = candidates.any(-1)
         stats = {
             "window": size.float().mean(1) * compressible,
