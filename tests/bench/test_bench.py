@@ -173,6 +173,7 @@ def test_command_is_silent_when_tests_fail(command):
         (["--clock", "cpu", "--device", "meta"], "cannot time work on meta"),
         (["--device", "warp"], "--device 'warp'"),
         (["--keep", "1.5"], "more than everything"),
+        (["--out", "."], "cannot be written"),
     ],
 )
 def test_bad_settings_are_explained(command, words, says):

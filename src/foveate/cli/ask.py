@@ -62,15 +62,9 @@ def command(
 ) -> None:
     """Answer a question about images with a compressed cache."""
     from foveate.cli import answers, images, models, options
-    from foveate.errors import InputError
 
     *paths, question = words
-    if not paths:
-        raise InputError(
-            f"only {question!r} came; give at least one image file and then the question, in quotes"
-        )
-    if not question.strip():
-        raise InputError("the question is empty; give it last, in quotes")
+    _check(paths, question)
     pictures = [images.open_image(path, max_pixels) for path in paths]
     chosen = options.build_method(method, keep, option or [])
     with console.only_stderr(), console.err().status("loading the model"):
@@ -88,6 +82,17 @@ def command(
         console.print_json(asked | _keyed(found))
     else:
         _show(found)
+
+
+def _check(paths: list[str], question: str) -> None:
+    from foveate.errors import InputError
+
+    if not paths:
+        raise InputError(
+            f"only {question!r} came; give at least one image file and then the question, in quotes"
+        )
+    if not question.strip():
+        raise InputError("the question is empty; give it last, in quotes")
 
 
 def _keyed(found: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """`foveate bench`: tests first, then prefill and decode beside native caches, as ratios."""
 
+import contextlib
 import json as json_text
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,22 +37,36 @@ def command(
     aircache(keep=keep)  # raises before the tests are run for nothing
     setting = bench.Setting(Size(kv_heads=kv_heads), keep, seed, device, dtype, rounds, clock=clock)
     folder = bench.root()
+    name = device.split(":")[0] + ("-time" if clock == "cpu" else "")
+    path = _writable(out or folder / "benchmarks" / "results" / f"cache-{name}.json")
     with console.only_stderr():
-        with console.err().status("running the tests of what is measured"):
-            bench.verify(folder)
-        with console.progress() as bar:
-            task = bar.add_task("building the model", total=len(bench.CASES) * (rounds + 1))
-            cases = bench.measure(
-                setting, lambda name: bar.update(task, description=name, advance=1)
-            )
-    result = bench.record(setting.to_dict(), cases, folder)
-    path = out or folder / "benchmarks" / "results" / f"cache-{device.split(':')[0]}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
+        result = bench.record(setting.to_dict(), _measured(setting, folder), folder)
     path.write_text(json_text.dumps(result, indent=1) + "\n")
     if json:
         console.print_json(result)
     else:
         _show(result, path)
+
+
+def _measured(setting: Any, folder: Path) -> dict[str, Any]:
+    """Return what was measured, once the tests have passed."""
+    from foveate import bench
+
+    with console.err().status("running the tests of what is measured"):
+        bench.verify(folder)
+    with console.progress() as bar:
+        task = bar.add_task("building the model", total=len(bench.CASES) * (setting.rounds + 1))
+        return bench.measure(setting, lambda case: bar.update(task, description=case, advance=1))
+
+
+def _writable(path: Path) -> Path:
+    from foveate.errors import InputError
+
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(f"--out {path} cannot be written; give a file in a folder of yours")
+    return path
 
 
 def _check(kv_heads: int, dtype: str, device: str, clock: str) -> None:
