@@ -69,29 +69,44 @@ def scan(model_type: str) -> Row:
             "encoder-decoder: Foveate compresses decoder-only models",
         )
         return row
-    failures: dict[str, str] = {}
+    failures: list[str] = []
     for ran, build in (("whole model", whole), ("language model alone", alone)):
         for sections, attention in product(SECTIONS, ("sdpa", "eager")):
+            model = None
             try:
                 model, inputs = prepared(build(model_type, sections, attention))
                 inputs, plain = first_run(model, inputs)
-            except Exception as error:
-                failures.setdefault(ran, f"{ran}: {type(error).__name__}: {first_line(error)}")
-                continue
-            row.ran, row.attention = ran, attention
-            try:
+                row.ran, row.attention = ran, attention
                 judge(row, model, inputs, plain)
+            except FoveateError as refusal:
+                row.verdict, row.reason = "refused", first_line(refusal)
             except Exception as error:
-                row.verdict = "refused" if isinstance(error, FoveateError) else "unknown"
-                row.reason = f"{type(error).__name__}: {first_line(error)}"
-            return row
-    row.reason = "did not run small: " + "; ".join(failures.values())
+                failures.append(f"{type(error).__name__}: {first_line(error)}")
+                if row.ran:
+                    row.reason = "a check failed: " + failures[-1]
+                elif refused_unrun(row, model):
+                    return row
+            if row.ran:
+                return row
+    row.reason = "did not run small: " + failures[0]
     return row
 
 
+def refused_unrun(row: Row, model: Any) -> bool:
+    """Fill in the refusal of a model that did not run; return whether there is one."""
+    try:
+        if model is not None:
+            check_model(model)
+    except FoveateError as refusal:
+        row.verdict, row.reason = "refused", first_line(refusal)
+    except Exception:
+        return False
+    return row.verdict == "refused"
+
+
 def first_line(error: BaseException) -> str:
-    """Return the beginning of an error's message on one line."""
-    return " ".join(str(error).split())[:140]
+    """Return the first statement of an error's message, on one line."""
+    return " ".join(str(error).split()).split(";")[0][:160]
 
 
 def whole(model_type: str, sections: list[int] | None, attention: str) -> Any:

@@ -71,10 +71,14 @@ class Family:
         """Whether prompts carry images."""
         return self.image is not None
 
-    def config(self) -> transformers.PretrainedConfig:
-        """The family's shrunken config; skips where this transformers does not know the family."""
+    def require(self) -> None:
+        """Skip the test where this transformers does not know the family."""
         if Version(self.since) > VERSION:
             pytest.skip(f"{self.name} needs transformers >= {self.since}, this is {VERSION}")
+
+    def config(self) -> transformers.PretrainedConfig:
+        """The family's shrunken config."""
+        self.require()
         return AutoConfig.for_model(**{"model_type": self.model_type} | self.settings())
 
     def build(self, seed: int = 0, attention: str = "sdpa") -> torch.nn.Module:
@@ -111,6 +115,7 @@ class Family:
 
     def encode(self, prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
         """What a processor returns for these rows: left-padded ids and mask, pixels, the extras."""
+        self.require()
         length = max(len(prompt.ids) for prompt in prompts)
         ids = torch.tensor([[PAD] * (length - len(p.ids)) + list(p.ids) for p in prompts])
         mask = torch.tensor([[0] * (length - len(p.ids)) + [1] * len(p.ids) for p in prompts])

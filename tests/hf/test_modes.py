@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from packaging.version import Version
 from transformers.generation.streamers import BaseStreamer
 
 import families
@@ -41,9 +42,8 @@ def test_mode_equals_the_slow_twin(family, batch, entry, options, copies):
     assert gold.distance(output, twin) <= gold.TOLERANCE
     assert gold.distance(output, full) > 1e-2
     masks = kept(family, model, inputs, report, copies).values()
-    assert all(torch.equal(mask[::copies], mask[copies - 1 :: copies]) for mask in masks), (
-        "copies keep alike"
-    )
+    if Version("5.20") <= families.VERSION:  # before, copies of a row got each other's images
+        assert all(torch.equal(mask[::copies], mask[copies - 1 :: copies]) for mask in masks)
 
 
 @FAMILIES
@@ -55,7 +55,7 @@ def test_mode_with_everything_kept_is_bit_identical(family, batch, options):
     if batch > 1 and "prompt_lookup_num_tokens" in options:
         pytest.skip("transformers has prompt lookup for one row only")
     model, inputs = family.build(), family.inputs(batch)
-    untouched = gold.generate(model, inputs, **options)
+    untouched = gold.untouched(model, inputs, **options)
     output, _ = by_context(family, model, inputs, foveate.aircache(keep=1.0), **options)
     assert gold.same(output, untouched)
 
@@ -63,6 +63,7 @@ def test_mode_with_everything_kept_is_bit_identical(family, batch, options):
 @FAMILIES
 def test_prompt_lookup_equals_greedy(family):
     model, inputs, method = family.build(), family.inputs(1), foveate.aircache(keep=0.2)
+    gold.untouched(model, inputs, max_new_tokens=20, prompt_lookup_num_tokens=3)
     greedy, report = by_context(family, model, inputs, method, max_new_tokens=20)
     looked, again = by_context(
         family, model, inputs, method, max_new_tokens=20, prompt_lookup_num_tokens=3
@@ -80,6 +81,7 @@ def test_prompt_lookup_with_drafts_in_the_first_forward(family):
     tail = prompt.ids[-4:]
     prompt = families.Prompt(prompt.ids + tail * 3, prompt.images)
     inputs, method = family.encode([prompt]), foveate.aircache(keep=0.2)
+    gold.untouched(model, inputs, prompt_lookup_num_tokens=3)
     looked, report = by_context(family, model, inputs, method, prompt_lookup_num_tokens=3)
     check_selection(family, model, inputs, report, 0.2)
     assert looked.sequences.shape[1] == len(prompt.ids) + gold.STEPS
@@ -118,7 +120,7 @@ def test_streamer_sees_every_token(family, entry):
 @pytest.mark.parametrize("chunk", [7, 16])
 def test_chunked_prefill_equals_whole(family, batch, chunk):
     model, inputs, method = family.build(), family.inputs(batch), foveate.aircache(keep=0.2)
-    full = gold.generate(model, inputs, prefill_chunk_size=chunk)
+    full = gold.untouched(model, inputs, prefill_chunk_size=chunk)
     if gold.distance(full, gold.generate(model, inputs)) > gold.TOLERANCE:
         pytest.skip("chunks change the untouched model: images attend both ways within a forward")
     whole, report = compressed(family, model, inputs, method)
@@ -135,7 +137,7 @@ def test_last_chunk_of_one_token_is_not_a_decode_step(family):
     model, inputs, method = family.build(), family.inputs(1), foveate.aircache(keep=0.2)
     length = inputs["input_ids"].shape[1]
     chunk = next(n for n in range(length - 1, 2, -1) if length % n == 1)
-    full = gold.generate(model, inputs, prefill_chunk_size=chunk)
+    full = gold.untouched(model, inputs, prefill_chunk_size=chunk)
     if gold.distance(full, gold.generate(model, inputs)) > gold.TOLERANCE:
         pytest.skip("chunks change the untouched model: images attend both ways within a forward")
     output, report = compressed(family, model, inputs, method, prefill_chunk_size=chunk)
@@ -151,6 +153,6 @@ def test_stopping_early_and_logits_processors_still_work(family):
     model, inputs, method = family.build(), family.inputs(3), foveate.aircache(keep=0.2)
     long, _ = by_context(family, model, inputs, method)
     third = long.sequences[0, -gold.STEPS + 2].item()
-    short, _ = by_context(family, model, inputs, method, min_new_tokens=1, eos_token_id=third)
+    short, _ = by_context(family, model, inputs, method, eos_token_id=third)
     row = short.sequences[0, inputs["input_ids"].shape[1] :].tolist()
     assert third in row and set(row[row.index(third) + 1 :]) <= {families.PAD}

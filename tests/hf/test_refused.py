@@ -86,6 +86,7 @@ def test_assistant_model_is_refused_or_keeps_the_budget(name):
     family = families.BY_NAME[name]
     model, helper, inputs = family.build(), families.BY_NAME["qwen3"].build(3), family.inputs(1)
     options = {"assistant_model": helper, "max_new_tokens": 8}
+    gold.untouched(model, inputs, **options)
     try:
         output, report = by_cache(family, model, inputs, foveate.aircache(keep=0.2), **options)
     except foveate.FoveateError as refusal:

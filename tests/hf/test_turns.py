@@ -57,12 +57,24 @@ def test_second_turn_of_text(family, batch):
         assert told[told < T].tolist() == mask[0, 0].nonzero().flatten().tolist()
 
 
+def later_images_count(family, model, inputs, recipe) -> bool:
+    """Whether the untouched model looks at an image that comes in a second turn."""
+    cache = DynamicCache(config=model.config)
+    first = gold.generate(model, inputs, past_key_values=cache)
+    turn = follow(family, inputs, first.sequences, recipe)
+    other = turn | {"pixel_values": turn["pixel_values"].flip(-1)}
+    outputs = [gold.generate(model, x, past_key_values=copy.deepcopy(cache)) for x in (turn, other)]
+    return not gold.same(*outputs)
+
+
 @pytest.mark.parametrize("family", IN_TURN, ids=str)
 @BATCHES
 def test_second_turn_with_a_new_image(family, batch):
     model, inputs, keep = family.build(), family.inputs(batch), 0.2
     cache = cache_for(family, model, inputs, foveate.aircache(keep=keep))
     recipe = (4, ("image", 1), 5)
+    if not later_images_count(family, model, inputs, recipe):
+        pytest.skip("this transformers drops the images of later turns")
     first, report, turn, second = two_turns(family, model, inputs, cache, recipe, cache.report)
     before, after = stage(family, model, inputs, report), stage(family, model, turn, cache.report())
     with gold.hiding(model, before, after):
@@ -124,7 +136,9 @@ def by_hand(model, inputs, cache, steps=8):
     """Logits of a decoding loop with `forward`, without positions."""
     seen = [model(**inputs, past_key_values=cache).logits[:, -1]]
     mask = inputs["attention_mask"]
-    told = "mm_token_type_ids" not in inputs  # M-RoPE models misread a full mask beside one token
+    told = not hasattr(
+        model.model, "rope_deltas"
+    )  # M-RoPE models misread a full mask beside one token
     for _ in range(steps):
         mask = torch.nn.functional.pad(mask, (0, 1), value=1) if told else None
         token = seen[-1].argmax(-1, keepdim=True)
@@ -138,7 +152,7 @@ def by_hand(model, inputs, cache, steps=8):
 @BATCHES
 def test_loop_of_forwards_without_positions(family, batch):
     model, inputs = family.build(), family.inputs(batch)
-    if batch > 1 and "mm_token_type_ids" in inputs:
+    if batch > 1 and hasattr(model.model, "rope_deltas"):
         pytest.skip("transformers itself fails on a padded M-RoPE loop without positions")
     cache = cache_for(family, model, inputs, foveate.aircache(keep=0.2))
     mine = by_hand(model, inputs, cache)
