@@ -9,6 +9,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- table:([\w-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
@@ -32,12 +33,14 @@ def markdown(name: str, results: Path) -> str:
     columns, rows = result["table"]["columns"], result["table"]["rows"]
     lines = [columns, ["---"] * len(columns), *rows]
     text = "".join("| " + " | ".join(line) + " |\n" for line in lines)
-    return f"{text}\n{_origin(result)}\n"
+    return f"\n{text}\n{_origin(result)}\n\n"
 
 
-def _origin(result: dict) -> str:  # type: ignore[type-arg]
+def _origin(result: dict[str, Any]) -> str:
     machine = result["machine"]
-    place = machine.get("gpu") or f"{machine['threads']} threads of {machine['system']}"
+    count = machine["threads"]
+    threads = f"{count} thread{'s' if count > 1 else ''}"
+    place = machine.get("gpu") or f"{threads} of {machine['system']}"
     versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items() if k != "foveate")
     return f"Measured on {result['date']} at commit `{result['commit']}` with {place}; {versions}."
 
