@@ -39,7 +39,7 @@ PLAIN = (
     Family("qwen3", "qwen3", lambda: text("qwen3")),
     Family("mistral", "mistral", lambda: text("mistral", sliding_window=None)),
 )
-HYBRID = (Family("qwen3.5", "qwen3_5_text", _qwen35, full_layers=(1, 3), since="5.3"),)
+HYBRID = (Family("qwen3.5", "qwen3_5_text", _qwen35, full_layers=(1, 3), since="5.14"),)
 NATIVE = (
     Family("mistral-sliding", "mistral", lambda: text("mistral", sliding_window=9), full_layers=()),
     Family("deepseek-v3", "deepseek_v3", _deepseek, full_layers=()),

@@ -1,5 +1,7 @@
 """Every mode of `generate` works on a compressed cache, and equals the slow twin in that mode."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from packaging.version import Version
@@ -46,6 +48,17 @@ def test_mode_equals_the_slow_twin(family, batch, entry, options, copies):
         assert all(torch.equal(mask[::copies], mask[copies - 1 :: copies]) for mask in masks)
 
 
+@contextmanager
+def lookup_beside_windows(family):
+    """Old releases cannot take drafts back from sliding layers: there a refusal must say so."""
+    try:
+        yield
+    except foveate.FoveateError as refusal:
+        assert "sliding" in str(refusal) and Version("5.14") > families.VERSION
+        assert family.name == "gemma3"
+        pytest.skip(str(refusal))
+
+
 @FAMILIES
 @BATCHES
 @pytest.mark.parametrize(
@@ -56,7 +69,8 @@ def test_mode_with_everything_kept_is_bit_identical(family, batch, options):
         pytest.skip("transformers has prompt lookup for one row only")
     model, inputs = family.build(), family.inputs(batch)
     untouched = gold.untouched(model, inputs, **options)
-    output, _ = by_context(family, model, inputs, foveate.aircache(keep=1.0), **options)
+    with lookup_beside_windows(family):
+        output, _ = by_context(family, model, inputs, foveate.aircache(keep=1.0), **options)
     assert gold.same(output, untouched)
 
 
@@ -65,9 +79,10 @@ def test_prompt_lookup_equals_greedy(family):
     model, inputs, method = family.build(), family.inputs(1), foveate.aircache(keep=0.2)
     gold.untouched(model, inputs, max_new_tokens=20, prompt_lookup_num_tokens=3)
     greedy, report = by_context(family, model, inputs, method, max_new_tokens=20)
-    looked, again = by_context(
-        family, model, inputs, method, max_new_tokens=20, prompt_lookup_num_tokens=3
-    )
+    with lookup_beside_windows(family):
+        looked, again = by_context(
+            family, model, inputs, method, max_new_tokens=20, prompt_lookup_num_tokens=3
+        )
     assert torch.equal(greedy.sequences, looked.sequences)
     assert gold.distance(greedy, looked) <= gold.TOLERANCE
     assert torch.equal(report.kept(family.full_layers[0]), again.kept(family.full_layers[0]))
@@ -82,7 +97,8 @@ def test_prompt_lookup_with_drafts_in_the_first_forward(family):
     prompt = families.Prompt(prompt.ids + tail * 3, prompt.images)
     inputs, method = family.encode([prompt]), foveate.aircache(keep=0.2)
     gold.untouched(model, inputs, prompt_lookup_num_tokens=3)
-    looked, report = by_context(family, model, inputs, method, prompt_lookup_num_tokens=3)
+    with lookup_beside_windows(family):
+        looked, report = by_context(family, model, inputs, method, prompt_lookup_num_tokens=3)
     check_selection(family, model, inputs, report, 0.2)
     assert looked.sequences.shape[1] == len(prompt.ids) + gold.STEPS
     full = gold.generate(model, inputs)
@@ -115,6 +131,15 @@ def test_streamer_sees_every_token(family, entry):
     assert streamer.tokens == output.sequences[0].tolist() and streamer.ended
 
 
+def in_chunks(family, model, inputs, method, chunk):
+    """A compressed run with chunked prefill; old releases chunk around the model's hooks."""
+    try:
+        return compressed(family, model, inputs, method, prefill_chunk_size=chunk)
+    except foveate.UnsupportedModel as refusal:
+        assert "chunk" in str(refusal) and Version("5.4") > families.VERSION
+        pytest.skip(str(refusal))
+
+
 @pytest.mark.parametrize("family", families.COMPRESSIBLE, ids=str)
 @BATCHES
 @pytest.mark.parametrize("chunk", [7, 16])
@@ -124,7 +149,7 @@ def test_chunked_prefill_equals_whole(family, batch, chunk):
     if gold.distance(full, gold.generate(model, inputs)) > gold.TOLERANCE:
         pytest.skip("chunks change the untouched model: images attend both ways within a forward")
     whole, report = compressed(family, model, inputs, method)
-    chunked, told = compressed(family, model, inputs, method, prefill_chunk_size=chunk)
+    chunked, told = in_chunks(family, model, inputs, method, chunk)
     check_selection(family, model, inputs, told, 0.2)
     assert (chunked.logits[0] - full.logits[0]).abs().max() <= gold.TOLERANCE
     masks, others = kept(family, model, inputs, report), kept(family, model, inputs, told)
@@ -140,7 +165,7 @@ def test_last_chunk_of_one_token_is_not_a_decode_step(family):
     full = gold.untouched(model, inputs, prefill_chunk_size=chunk)
     if gold.distance(full, gold.generate(model, inputs)) > gold.TOLERANCE:
         pytest.skip("chunks change the untouched model: images attend both ways within a forward")
-    output, report = compressed(family, model, inputs, method, prefill_chunk_size=chunk)
+    output, report = in_chunks(family, model, inputs, method, chunk)
     check_selection(family, model, inputs, report, 0.2)
     assert (output.logits[0] - full.logits[0]).abs().max() <= gold.TOLERANCE
     with gold.hiding(model, stage(family, model, inputs, report)):

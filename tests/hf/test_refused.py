@@ -2,9 +2,11 @@
 
 import copy
 import inspect
+from dataclasses import replace
 
 import pytest
 import torch
+from packaging.version import Version
 from transformers import StaticCache
 
 import families
@@ -130,3 +132,15 @@ def test_copy_of_a_model_inside_its_context_is_an_ordinary_model():
 def test_flash_attention_without_the_package_is_not_our_error():
     with pytest.raises((ImportError, ValueError)):
         QWEN.build(attention="flash_attention_2")
+
+
+def test_hybrid_with_a_cache_of_its_own_is_refused():
+    """Before 5.14 recurrent hybrids bring a cache class of their own, which cannot be replaced."""
+    if not Version("5.3") <= families.VERSION < Version("5.14"):
+        pytest.skip("this transformers has a common cache for hybrids, or no such model")
+    family = replace(families.BY_NAME["qwen3.5"], since="5.3")
+    model, inputs = family.build(), family.inputs(1)
+    untouched = gold.generate(model, inputs)
+    with pytest.raises(foveate.UnsupportedModel):
+        by_cache(family, model, inputs, foveate.aircache(keep=0.2))
+    assert gold.same(gold.generate(model, inputs), untouched)

@@ -247,6 +247,10 @@ def test_cropping_into_the_prompt_is_refused_or_consistent(removed):
 @pytest.mark.parametrize("family", [families.BY_NAME[name] for name in MODES], ids=str)
 def test_reset_cache_is_a_fresh_one(family):
     model, one, three = family.build(), family.inputs(1), family.inputs(3)
+    native = DynamicCache(config=model.config)
+    gold.generate(model, three, past_key_values=native)
+    native.reset()
+    gold.untouched(model, one, past_key_values=native)
     cache = cache_for(family, model, three, foveate.aircache(keep=0.2))
     gold.generate(model, three, past_key_values=cache)
     cache.reset()
