@@ -171,7 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--grid", nargs="+", default=["16x16"], help="cells: rows x columns")
     parser.add_argument("--layout", nargs="+", default=list(LAYOUTS), choices=list(LAYOUTS))
-    parser.add_argument("--skill", nargs="+", default=["lookup", "row", "count"])
+    parser.add_argument("--skill", nargs="+", default=["lookup", "row", "count", "reverse"])
     parser.add_argument("--number", type=int, default=100, help="questions for each case")
     parser.add_argument("--pages", type=int, default=1)
     parser.add_argument("--method", nargs="+", default=[], help="compression methods by name")
