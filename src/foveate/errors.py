@@ -32,6 +32,10 @@ class CacheError(FoveateError, RuntimeError):
     """A cache or a context is used in a way that would corrupt it."""
 
 
+class OutsidePass(CacheError):
+    """A cache was updated outside a forward pass of its model."""
+
+
 class MissingExtra(FoveateError, ImportError):
     """An optional package is needed."""
 

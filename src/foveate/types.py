@@ -109,7 +109,7 @@ class TokenKinds:
         shift = self.span.amax(-1, keepdim=True).clamp(min=-1) + 1 if self.span.numel() else 0
         span = torch.where(other.span >= 0, other.span + shift, -1)
         grids = self.grids
-        if other.grids:
+        if other.grids and (self.grids or not bool(self.visual.any())):
             grids = tuple(
                 a + b
                 for a, b in zip(self.grids or ((),) * len(other.grids), other.grids, strict=True)

@@ -46,7 +46,7 @@ class Dense:
     ) -> tuple[Tensor, Tensor]:
         """Store new tokens behind the tail and return all stored keys and values."""
         if self.keys is None or self.values is None:
-            self.keys, self.values = keys, values
+            self.keys, self.values = _own(keys), _own(values)
         else:
             self.keys = torch.cat([self.keys, keys], -2)
             self.values = torch.cat([self.values, values], -2)
@@ -65,7 +65,7 @@ class Dense:
     def pack(self, kept: LayerKV, stop: int) -> None:
         """Replace the tail up to position `stop` by what was kept of it, and free the rest."""
         assert self.keys is not None and self.values is not None
-        B, H, P = *self.keys.shape[:2], self.prefix
+        B, P = len(self.keys), self.prefix
         behind = P + stop - self.start
         positions = kept.packed_positions
         positions = torch.where(positions >= 0, positions + self.start, -1)
@@ -80,7 +80,6 @@ class Dense:
             [self.values[:, :, :P], kept.packed_values, self.values[:, :, behind:]], -2
         )
         self.positions, self.start = positions.contiguous(), stop
-        assert self.keys.shape[1] == H
 
     def seal(self, stop: int) -> None:
         """Count the tail up to logical position `stop` as prefix, every token of it kept."""
@@ -97,6 +96,10 @@ class Dense:
             return torch.arange(self.seen, device=self.keys.device).expand(len(self.keys), 1, -1)
         tail = torch.arange(self.start, self.seen, device=self.keys.device)
         return torch.cat([self.positions, tail.expand(*self.positions.shape[:2], -1)], -1)
+
+    def empty(self) -> Bool[Tensor, "B h L"]:
+        """Return which slots no token fills."""
+        return self.logical() < 0
 
     def is_gapless(self) -> bool:
         """Return whether every slot is filled; looked at once per layout, for that costs a wait."""
@@ -118,9 +121,11 @@ class Dense:
             self.positions = positions[:, :, :slots].contiguous()
         elif length < self.start:
             slots = length
-        # cloned, because a slice would keep the whole tensor alive
-        self.keys = self.keys[:, :, :slots].clone()
-        self.values = self.values[:, :, :slots].clone()
+        # a slice keeps the whole tensor alive, so only a small cut (rejected drafts) is a slice
+        small = (self.stored - slots) * 16 < self.stored
+        self.keys, self.values = self.keys[:, :, :slots], self.values[:, :, :slots]
+        if not small:
+            self.keys, self.values = self.keys.clone(), self.values.clone()
         self.start, self.seen = min(self.start, length), length
 
     def take(self, rows: Int[Tensor, " b"]) -> None:
@@ -130,7 +135,10 @@ class Dense:
         rows = rows.to(self.keys.device)
         self.keys, self.values = self.keys[rows], self.values[rows]
         if self.positions is not None:
+            gapless = self._asked is self.positions and self._answer
             self.positions = self.positions[rows]
+            if gapless:
+                self._asked = self.positions
 
     def clear(self) -> None:
         """Forget everything."""
@@ -161,3 +169,9 @@ class Dense:
             raise CacheError("positions are not ascending, or do not match the stored slots")
         if self.values.shape[:3] != self.keys.shape[:3] or self.prefix < 0:
             raise CacheError("keys and values disagree in length")
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """Return a tensor that holds no more than itself: fused projections hand out slices."""
+    held = tensor.untyped_storage().nbytes()
+    return tensor if held == tensor.numel() * tensor.element_size() else tensor.clone()

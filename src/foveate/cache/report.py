@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from foveate.errors import InputError
 from foveate.types import Int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LayerReport:
     """One layer: tokens seen and stored, kept tokens (summed over rows, mean over heads), bytes."""
 
@@ -28,11 +28,11 @@ class LayerReport:
     bytes_stored: int  # what the stored keys and values hold, measured
     bytes_metadata: int  # the positions beside them
     bytes_peak: int  # the most this layer held
-    seconds: float  # scoring
+    seconds: float  # ranking the last turn, on the host's clock: launching, on an accelerator
     explain: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CacheReport:
     """A whole cache: totals, one record per compressible layer, and what was noticed."""
 
@@ -40,7 +40,7 @@ class CacheReport:
     layers: tuple[LayerReport, ...]
     total_visual: int  # visual tokens of all rows
     total_text: int
-    seconds: float  # ranking, deciding and packing, all layers
+    seconds: float  # ranking, deciding and packing, all layers and turns, on the host's clock
     native_layers: int  # layers that are left as the model has them
     bytes_native: int
     notes: tuple[str, ...] = ()
@@ -94,7 +94,7 @@ class CacheReport:
             "native_layers": self.native_layers,
             "bytes_native": self.bytes_native,
             "notes": list(self.notes),
-            "layers": [{**asdict(x), "explain": plain(x.explain)} for x in self.layers],
+            "layers": [{**vars(x), "explain": plain(x.explain)} for x in self.layers],
         }
 
     def save(self, path: str | Path) -> None:

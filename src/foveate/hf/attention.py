@@ -23,10 +23,11 @@ from foveate.errors import UnsupportedModel
 EAGER = "foveate_eager"
 _TAG = "_foveate"
 _lock = threading.RLock()
+_renamed: dict[int, int] = {}  # text configs that name our eager variant now: passes that run
 _wrapped: dict[str, tuple[int, Any, Callable[..., Any]]] = {}  # name: uses, mapping, original
 
 
-class View(Protocol):
+class Tag(Protocol):
     """What a tag says about the keys it sits on."""
 
     def mask(self, mask: Tensor | None, query: Tensor, name: str) -> Tensor | None:
@@ -36,7 +37,7 @@ class View(Protocol):
         """Hand the queries to the layer that owns the keys."""
 
 
-def tag(keys: Tensor, view: View) -> Tensor:
+def tag(keys: Tensor, view: Tag) -> Tensor:
     """Return a fresh view of the keys that carries `view`; the stored tensor itself stays plain."""
     tagged = keys.view_as(keys)
     setattr(tagged, _TAG, view)
@@ -49,14 +50,19 @@ def _through(inner: Callable[..., Any], name: str) -> Callable[..., Any]:
     def attention(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
     ) -> Any:
-        view: View | None = getattr(key, _TAG, None)
+        view: Tag | None = getattr(key, _TAG, None)
         if view is None:
             return inner(module, query, key, value, *args, **kwargs)
         mask, rest = (args[0], args[1:]) if args else (kwargs.pop("attention_mask", None), ())
         adapted = view.mask(mask, query, name)
         function = inner
         if "flash" in name and adapted is not None and adapted.ndim == 4:
-            # flash kernels know no mask per slot
+            # flash kernels know no mask per slot, and sdpa knows neither caps nor sinks
+            if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
+                raise UnsupportedModel(
+                    "heads or rows keep different tokens, and this model caps its logits or has "
+                    f"attention sinks, which {name} cannot mask; use attn_implementation='eager'"
+                )
             function = _original("sdpa")
         scaling = rest[0] if rest and name == EAGER else kwargs.get("scaling")
         out = function(module, query, key, value, adapted, *rest, **kwargs)
@@ -123,19 +129,22 @@ def _detach(name: str) -> None:
 @contextmanager
 def attention_seam(config: Any) -> Iterator[None]:
     """Let tagged keys through the attention of the model with this text config, then restore."""
-    name = config._attn_implementation
-    eager = name == "eager"
     with _lock:
-        _attach(EAGER if eager else name)
-        if eager:
-            config._attn_implementation = EAGER
+        name = config._attn_implementation
+        if name in ("eager", EAGER):
+            name = config._attn_implementation = EAGER
+            _renamed[id(config)] = _renamed.get(id(config), 0) + 1
+        _attach(name)
     try:
         yield
     finally:
         with _lock:
-            if eager:
-                config._attn_implementation = "eager"
-            _detach(EAGER if eager else name)
+            if name == EAGER:
+                _renamed[id(config)] -= 1
+                if not _renamed[id(config)]:
+                    del _renamed[id(config)]
+                    config._attn_implementation = "eager"
+            _detach(name)
 
 
 def check_attention(name: str | None) -> None:
@@ -156,29 +165,36 @@ def slot_mask(
     `logical` [B, h, L] is the position of every slot, -1 where it is empty, `start` the position of
     the first query. A mask [B, T] of padding, or none, is completed by causality.
     """
+    if mask is not None and mask.ndim == 4 and 1 < logical.shape[1] < mask.shape[1]:
+        logical = logical.repeat_interleave(mask.shape[1] // logical.shape[1], dim=1)
     B, heads, _ = logical.shape
-    empty = (logical < 0)[:, :, None]  # [B, h, 1, L]
+    hidden = (logical < 0)[:, :, None]  # [B, h, 1, L]
     if mask is None or mask.ndim == 2:
         rows = torch.arange(start, start + query.shape[2], device=logical.device)
-        hidden = empty | (logical[:, :, None] > rows[:, None])
+        hidden = hidden | (logical[:, :, None] > rows[:, None])
         if mask is not None:
             padded = mask[:, None].expand(-1, heads, -1).gather(-1, logical.clamp(min=0)) == 0
             hidden = hidden | padded[:, :, None]
-    else:
-        wide = mask.expand(B, -1, -1, -1).expand(-1, max(heads, mask.shape[1]), -1, -1)
-        index = logical.clamp(min=0)[:, :, None].expand(B, wide.shape[1], query.shape[2], -1)
-        picked = wide.gather(-1, index)
-        if picked.is_floating_point():
-            return _per_query_head(picked.masked_fill(empty, torch.finfo(picked.dtype).min), query)
-        hidden = empty | ~picked
-    hidden = _per_query_head(hidden, query)
+        return per_query_head(hidden, query, eager)
+    wide = mask.expand(B, -1, -1, -1).expand(-1, max(heads, mask.shape[1]), -1, -1)
+    index = logical.clamp(min=0)[:, :, None].expand(B, wide.shape[1], query.shape[2], -1)
+    picked = wide.gather(-1, index)
+    if picked.is_floating_point():
+        picked = picked.masked_fill(hidden, torch.finfo(picked.dtype).min)
+        return _repeated(picked, query)
+    return per_query_head(hidden | ~picked, query, eager)
+
+
+def per_query_head(hidden: Tensor, query: Tensor, eager: bool) -> Tensor:
+    """Return where not to look [B, 1|H, q, L] as the mask that the implementation reads."""
+    hidden = _repeated(hidden, query)
     if not eager:
         return ~hidden
     low = torch.finfo(query.dtype).min
     return torch.zeros_like(hidden, dtype=query.dtype).masked_fill(hidden, low)
 
 
-def _per_query_head(mask: Tensor, query: Tensor) -> Tensor:
+def _repeated(mask: Tensor, query: Tensor) -> Tensor:
     """Return a mask per key-value head as one per query head; a shared one stays shared."""
     heads = mask.shape[1]
     if heads in (1, query.shape[1]):

@@ -15,9 +15,10 @@ from foveate.cache.report import CacheReport
 from foveate.errors import CacheError, InputError, MethodError, UnsupportedModel
 from foveate.hf import kinds as token_kinds
 from foveate.hf.attach import Attachment, Lease
+from foveate.hf.generate import Owner
 from foveate.hf.layer import CompressedLayer, row_numbers
 from foveate.hf.measure import layer_report
-from foveate.hf.support import compressible, native_layers
+from foveate.hf.support import compressible, has_grid_positions, native_layers
 from foveate.hf.turn import Turn
 from foveate.method import Method, decide
 from foveate.types import Plan, Ranking, TokenKinds
@@ -44,9 +45,19 @@ class CompressedCache(Cache):
             )
         if storage not in ("dense", "auto"):
             raise InputError(f"storage {storage!r} is not known; allowed: 'dense', 'auto'")
+        if visual_mask is not None and visual_mask.ndim != 2:
+            raise InputError(
+                f"visual_mask has shape {tuple(visual_mask.shape)}; give [B, T], padding included"
+            )
         self.lease = model if isinstance(model, Lease) else Lease(model)
         text = self.attachment.text_config
+        if method.when.positions == "compacted" and has_grid_positions(text):
+            raise MethodError(
+                "positions='compacted' came for a model with positions in time, height and width; "
+                "use positions='original'"
+            )
         self.open: ExitStack | None = None
+        self.recorder: Owner | None = None
         self.method = method
         self.turn = Turn(method)
         self.visual_mask = visual_mask
@@ -56,6 +67,7 @@ class CompressedCache(Cache):
         self.turns = 0
         self.explain: dict[int, Mapping[str, Any]] = {}
         self.shift: Tensor | None = None
+        self._lengths: list[int] = []
         self.notes: list[str] = []
         chosen = set(compressible(text))
         super().__init__(
@@ -86,6 +98,8 @@ class CompressedCache(Cache):
 
     def begin(self, kwargs: Mapping[str, Any], tokens: int) -> None:
         """Prepare for a forward pass over `tokens` new tokens; called by the seam."""
+        if self.turn.running:  # an interrupt that no hook heard of
+            self.fail()
         if self.broken:
             raise CacheError(
                 "this cache was in a forward pass that failed and holds part of it; use a new cache"
@@ -96,9 +110,11 @@ class CompressedCache(Cache):
             turn.prompt = seen < turn.expected
         else:
             turn.prompt = seen == 0 or tokens > 1 or features
-        turn.note_mask(kwargs)
+        mask = kwargs.get("attention_mask")
+        turn.note_mask(mask, tokens)
+        self._lengths = self._stored_lengths()
         if turn.prompt:
-            turn.add(self._kinds(kwargs, seen, tokens, features or not self.turns), seen)
+            turn.add(self._kinds(kwargs, seen, tokens, features or not self.turns), seen, mask)
         turn.running = True
 
     def _kinds(self, kwargs: Mapping[str, Any], seen: int, tokens: int, trust: bool) -> TokenKinds:
@@ -147,10 +163,19 @@ class CompressedCache(Cache):
         self._compress(stop)
 
     def fail(self) -> None:
-        """Note that a forward pass raised: some layers hold its tokens and others do not."""
+        """Note that a forward pass raised; unusable if some layers hold its tokens already."""
         self.turn.running = False
-        lengths = {layer.store.seen for layer in self.compressed_layers}
-        self.broken = self.broken or lengths != {0}
+        self.turn.captured.clear()
+        recurrent = any(not hasattr(layer, "get_seq_length") for layer in self.layers)
+        if recurrent or self._stored_lengths() != self._lengths:
+            self.broken = True
+        else:
+            self.turn.crop(self.seen)
+
+    def _stored_lengths(self) -> list[int]:
+        """Return the lengths of all layers that have one."""
+        layers = [layer for layer in self.layers if hasattr(layer, "get_seq_length")]
+        return [layer.get_seq_length() for layer in layers]
 
     def place(self, kwargs: dict[str, Any], tokens: int) -> None:
         """Set the positions of new tokens where the method counts on from the compressed length."""
@@ -159,11 +184,6 @@ class CompressedCache(Cache):
         positions = kwargs.get("position_ids")
         if positions is None:
             positions = torch.arange(self.seen, self.seen + tokens, device=self.shift.device)[None]
-        if positions.ndim != 2:
-            raise MethodError(
-                "positions='compacted' came for a model with positions in time, height and width; "
-                "use positions='original'"
-            )
         kwargs["position_ids"] = positions - self.shift[:, None].to(positions.device)
 
     @torch.no_grad()
@@ -222,6 +242,8 @@ class CompressedCache(Cache):
         """Remove that many tokens (negative), or cut to that length (positive, older releases)."""
         super().crop(tokens_to_remove)
         self.turn.crop(self.seen)
+        if not self.seen:
+            self.turns, self.shift = 0, None
 
     def reset(self) -> None:
         """Forget everything, and be as new."""

@@ -78,8 +78,8 @@ def forward_kinds(
 ) -> TokenKinds:
     """Return what the tokens of this forward pass are.
 
-    `visual_mask` [B, T'] is the caller's own statement about them. `placeholder` is the embedding
-    of the image placeholder, for calls that bring embeddings and features together.
+    `visual_mask` [B, T'] is the caller's own statement about them. `placeholder` [n, C] holds the
+    embeddings of the placeholders, for calls that bring embeddings and features together.
     """
     ids, embeds = kwargs.get("input_ids"), kwargs.get("inputs_embeds")
     source = ids if ids is not None else embeds
@@ -103,7 +103,8 @@ def forward_kinds(
             torch.isin(ids, torch.tensor(visual_ids(config), device=ids.device, dtype=ids.dtype))
         ] = VISUAL
     elif trust_ids and embeds is not None and placeholder is not None and has_features(kwargs):
-        kind[(embeds == placeholder.to(embeds)).all(-1)] = VISUAL
+        same = embeds[:, :, None] == placeholder.to(embeds)  # [B, T, n, C]
+        kind[same.all(-1).any(-1)] = VISUAL
     if ids is not None and special:
         marks = torch.isin(ids, torch.tensor(special, device=ids.device, dtype=ids.dtype)) & (
             kind == TEXT

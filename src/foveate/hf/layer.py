@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicLayer
 
 from foveate.cache.dense import Dense
-from foveate.errors import CacheError
-from foveate.hf.attention import EAGER, slot_mask, tag
+from foveate.errors import OutsidePass
+from foveate.hf.attention import EAGER, per_query_head, slot_mask, tag
 from foveate.hf.turn import Turn
 
 __all__ = ["CompressedLayer", "row_numbers"]
@@ -37,7 +37,7 @@ class View:
         ):
             return None
         if covered and query.shape[2] == 1:
-            mask = None
+            return per_query_head(store.empty()[:, :, None], query, name == EAGER)
         start = store.seen - query.shape[2]
         return slot_mask(mask, store.logical(), query, start=start, eager=name == EAGER)
 
@@ -95,7 +95,7 @@ class CompressedLayer(DynamicLayer):
     ) -> tuple[Tensor, Tensor]:
         """Store new tokens and return all slots, the keys tagged with this layer."""
         if not self.turn.running:
-            raise CacheError(
+            raise OutsidePass(
                 "a compressed cache was updated outside a forward pass of its model; call the "
                 "whole model that the cache was made for, while its context is open"
             )

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 def layer_report(cache: CompressedCache) -> CacheReport:
     """Return the report of a cache as it stands."""
     kinds = cache.turn.kinds
+    kinds = None if kinds is None else kinds.to(torch.device("cpu"))
     layers, kept, indices = [], [], []
     for layer in cache.compressed_layers:
         if layer.store.keys is None or kinds is None:
             continue
-        positions = _kept_positions(layer, kinds, cache.turn.start)
+        positions = _kept_positions(layer, kinds)
         layers.append(_layer(cache, layer, positions, kinds))
         kept.append(positions)
         indices.append(layer.index)
@@ -42,11 +43,11 @@ def layer_report(cache: CompressedCache) -> CacheReport:
     )
 
 
-def _kept_positions(layer: CompressedLayer, kinds: TokenKinds, stop: int) -> Tensor:
+def _kept_positions(layer: CompressedLayer, kinds: TokenKinds) -> Tensor:
     """Return the prompt positions [B, h, P] that are stored, -1 for empty slots and padding."""
     logical = layer.store.logical().cpu()
-    logical = torch.where(logical < stop, logical, -1)
-    valid = kinds.valid.cpu()[:, None].expand(-1, logical.shape[1], -1)
+    logical = torch.where(logical < kinds.kind.shape[1], logical, -1)
+    valid = kinds.valid[:, None].expand(-1, logical.shape[1], -1)
     stays = valid.gather(-1, logical.clamp(min=0)) & (logical >= 0)
     positions = torch.where(stays, logical, -1)
     used = int((positions >= 0).any(0).any(0).long().cumsum(-1).argmax()) + 1
@@ -61,7 +62,7 @@ def _layer(
     assert keys is not None and values is not None
     B, H, _, D = keys.shape
     filled = positions >= 0
-    visual = kinds.visual.cpu()[:, None].expand(-1, positions.shape[1], -1)
+    visual = kinds.visual[:, None].expand(-1, positions.shape[1], -1)
     seen_visual = visual.gather(-1, positions.clamp(min=0).long()) & filled
     width = (D + values.shape[-1]) * keys.element_size()
     heads = positions.shape[1]
@@ -89,22 +90,12 @@ def _explain(cache: CompressedCache, index: int) -> Mapping[str, Any]:
 
 
 def _native_bytes(layer: Any) -> int:
-    """Return the bytes of a layer that is left as the model has it."""
-    found = [getattr(layer, "keys", None), getattr(layer, "values", None)]
-    found += (
-        list(getattr(layer, "conv_states", None) or []) if _is_list(layer, "conv_states") else []
-    )
-    found += (
-        list(getattr(layer, "recurrent_states", None) or [])
-        if _is_list(layer, "recurrent_states")
-        else []
-    )
-    return sum(x.untyped_storage().nbytes() for x in found if isinstance(x, Tensor))
-
-
-def _is_list(layer: Any, name: str) -> bool:
-    """Return whether a layer holds a list of states under that name."""
-    return isinstance(getattr(layer, name, None), (list, tuple))
+    """Return the bytes of a layer that is left as the model has it, states and windows alike."""
+    found: list[Any] = []
+    for value in vars(layer).values():
+        found += value if isinstance(value, (list, tuple)) else [value]
+    storages = (x.untyped_storage() for x in found if isinstance(x, Tensor))
+    return sum({s.data_ptr(): s.nbytes() for s in storages}.values())
 
 
 def _notes(cache: CompressedCache, kinds: TokenKinds | None) -> list[str]:

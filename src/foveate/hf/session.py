@@ -45,6 +45,9 @@ def compress(
 ) -> Iterator[Session]:
     """Compress the cache of every `model.generate` call inside, and restore the model after.
 
+    A bare forward pass that would make a cache gets a compressed one too. The reports stay in the
+    session as long as it lives.
+
     `method` is a `Method`, or a preset's name with its options. Raises `MethodError` for unknown
     names or options, `UnsupportedModel` for models without a seam, and `CacheError` if the model is
     in such a context already.

@@ -13,7 +13,7 @@ from foveate.hf.attention import check_attention
 
 
 def unwrap(model: Any) -> nn.Module:
-    """Return the Hugging Face model inside compiled, adapter or parallel wrappers."""
+    """Return the Hugging Face model inside a compiled or adapter wrapper."""
     model = getattr(model, "_orig_mod", model)
     if hasattr(model, "get_base_model"):
         model = model.get_base_model()
@@ -30,6 +30,12 @@ def optional(config: Any, name: str) -> Any:
         return getattr(config, name, None)
     except RuntimeError:  # transformers raises one for values that are stated per layer
         return None
+
+
+def has_grid_positions(config: Any) -> bool:
+    """Return whether rotary positions have time, height and width (M-RoPE)."""
+    given = (optional(config, "rope_parameters"), optional(config, "rope_scaling"))
+    return any("mrope_section" in rope for rope in given if isinstance(rope, dict))
 
 
 def native_layers(config: Any) -> list[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,13 +33,16 @@ class Turn:
     captured: dict[int, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
     scaling: dict[int, float] = field(default_factory=dict)
 
-    def add(self, kinds: TokenKinds, seen: int) -> None:
+    def add(self, kinds: TokenKinds, seen: int, mask: Any = None) -> None:
         """Note the kinds of the tokens that start at position `seen`, and choose query rows."""
         known = 0 if self.kinds is None else self.kinds.kind.shape[1]
         if self.kinds is None:
             self.kinds = kinds
         else:
             gap = torch.full((len(kinds.kind), seen - known), TEXT, device=kinds.kind.device)
+            if isinstance(mask, Tensor) and mask.shape[1:] == (seen + kinds.kind.shape[1],):
+                # rows that had finished earlier are padded by the caller
+                gap = gap.masked_fill(mask[:, known:seen].to(gap.device) == 0, PAD)
             self.kinds = self.kinds.followed_by(TokenKinds.of(gap)).followed_by(kinds)
         self.choose(seen, kinds.kind.shape[1])
 
@@ -129,10 +131,14 @@ class Turn:
         self.captured.clear()
         self.scaling.clear()
 
-    def note_mask(self, kwargs: Mapping[str, Any]) -> None:
-        """Remember whether the caller's mask says more than where padding is."""
-        mask = kwargs.get("attention_mask")
+    def note_mask(self, mask: Any, tokens: int) -> None:
+        """Remember whether the caller's mask says more than where a prompt's padding is.
+
+        `generate` never hides what it generated; a loop over `forward` may.
+        """
         self.plain_mask = mask is None or (isinstance(mask, Tensor) and mask.ndim == 2)
+        if self.expected is None and isinstance(mask, Tensor) and mask.ndim == 2:
+            self.clean = self.clean and bool(mask[:, -tokens:].all())
 
 
 def _without_trailing_text(kinds: TokenKinds) -> TokenKinds:

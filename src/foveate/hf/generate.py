@@ -1,0 +1,194 @@
+"""The `generate` of an attached model: it tells the cache about the prompt, and refuses modes."""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch import Tensor, nn
+
+from foveate.errors import InputError, OutsidePass, UnsupportedModel
+
+if TYPE_CHECKING:
+    from foveate.hf.attach import Attachment, Lease
+
+
+class SeamCache(Protocol):
+    """What the hooks ask of a compressed cache."""
+
+    lease: Lease
+    open: ExitStack | None
+    recorder: Owner | None  # takes the report of a bare forward pass in a context
+    seen: int
+
+    def expect(self, length: int | None) -> None:
+        """State at which length the prompt is complete."""
+
+    def begin(self, kwargs: dict[str, Any], tokens: int) -> None:
+        """Prepare for a forward pass."""
+
+    def end(self) -> None:
+        """Finish a forward pass."""
+
+    def fail(self) -> None:
+        """Note that a forward pass raised."""
+
+    def place(self, kwargs: dict[str, Any], tokens: int) -> None:
+        """Set the positions of the new tokens where the method moves them."""
+
+
+class Owner(Protocol):
+    """What a context gives to every `generate` call inside it."""
+
+    def new_cache(self) -> Any:
+        """Return a fresh cache."""
+
+    def record(self, cache: Any) -> None:
+        """Take the report of a finished call."""
+
+
+def cache_of(kwargs: dict[str, Any]) -> SeamCache | None:
+    """Return the compressed cache among the arguments of a call."""
+    cache = kwargs.get("past_key_values")
+    return cache if hasattr(cache, "lease") else None  # type: ignore[return-value]
+
+
+class Generate:
+    """The `generate` of an attached model: it tells the cache about the prompt."""
+
+    def __init__(
+        self, model: nn.Module, held: Callable[..., Any] | None, attachment: Attachment
+    ) -> None:
+        self.model = weakref.ref(model)
+        self.held = held
+        self.attachment = attachment
+        self.__name__ = "generate"
+        self.__signature__ = inspect.signature(held or _own_generate(model))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Generate with the model that this was put on."""
+        model = self.model()
+        assert model is not None
+        call = self.held or _own_generate(model)
+        return _generate(model, self.attachment, call, args, kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """Give a copy of the model its own plain `generate`: the copy is not attached."""
+        model = self.model()
+        return self.held or _own_generate(memo.get(id(model), model))
+
+
+def _own_generate(model: Any) -> Callable[..., Any]:
+    """Return the `generate` of the model's class, bound to it."""
+    return type(model).generate.__get__(model)
+
+
+def replace_generate(model: nn.Module, attachment: Attachment) -> Callable[[], None]:
+    """Give the model a `generate` that tells the cache about the prompt; return how to undo it."""
+    if not hasattr(model, "generate"):
+        return lambda: None
+    held = model.__dict__.get("generate")
+    ours = model.__dict__["generate"] = Generate(model, held, attachment)
+    reference = weakref.ref(model)
+
+    def restore() -> None:
+        owner = reference()
+        if owner is None:
+            return
+        if owner.__dict__.get("generate") is not ours:  # somebody else's by now
+            return
+        if held is None:
+            owner.__dict__.pop("generate", None)
+        else:
+            owner.__dict__["generate"] = held
+
+    return restore
+
+
+def _generate(
+    model: nn.Module,
+    attachment: Attachment,
+    call: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    """Run `generate` with a compressed cache that knows how long the prompt is."""
+    session = attachment.session
+    cache = cache_of(kwargs)
+    if cache is None and (session is None or kwargs.get("past_key_values") is not None):
+        return call(*args, **kwargs)
+    _check_mode(model, args, kwargs, compacted=_is_compacted(cache or session))
+    if cache is None:
+        assert session is not None
+        cache = kwargs["past_key_values"] = session.new_cache()
+    cache.expect(_prompt_length(args, kwargs, cache.seen))
+    try:
+        output = call(*args, **kwargs)
+    except OutsidePass as error:
+        raise UnsupportedModel(
+            f"the generate of {attachment.model_name} hands over to a model inside it; compress "
+            "that one (often `model.language_model`) instead"
+        ) from error
+    finally:
+        cache.expect(None)
+        if cache.open is not None:  # torch calls no hook after an interrupt
+            cache.open.close()
+            cache.open = None
+            cache.fail()
+    if session is not None:
+        session.record(cache)
+    return output
+
+
+def _is_compacted(owner: Any) -> bool:
+    """Return whether the method of a cache or session moves the positions of new tokens."""
+    return bool(owner.method.when.positions == "compacted")
+
+
+def _check_mode(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], compacted: bool
+) -> None:
+    """Refuse the modes of `generate` that a compressed cache cannot serve."""
+    given = kwargs.get("generation_config") or (args[1] if len(args) > 1 else None)
+    config = given or getattr(model, "generation_config", None)
+
+    def option(name: str) -> Any:
+        return kwargs[name] if name in kwargs else getattr(config, name, None)
+
+    kind = option("cache_implementation")
+    if kind not in (None, "dynamic", "hybrid"):
+        raise UnsupportedModel(
+            f"cache_implementation={kind!r} names another cache; a compressed cache takes its "
+            "place, so leave that option out"
+        )
+    if kind is not None:
+        kwargs["cache_implementation"] = None
+    if option("use_cache") is False:
+        raise InputError("use_cache=False leaves no cache to compress; leave that option out")
+    drafts = kwargs.get("assistant_model") or option("prompt_lookup_num_tokens")
+    if compacted and drafts:
+        raise UnsupportedModel(
+            "positions='compacted' and assisted decoding came together, but drafts are placed "
+            "before the compressed length is known; use positions='original'"
+        )
+    if option("assistant_early_exit") is not None:
+        raise UnsupportedModel(
+            "assistant_early_exit drafts with layers of the same model and cache, which is not "
+            "supported; use an assistant_model or prompt_lookup_num_tokens"
+        )
+
+
+def _prompt_length(args: tuple[Any, ...], kwargs: dict[str, Any], seen: int) -> int | None:
+    """Return the logical length at which the prompt of a `generate` call is complete."""
+    mask = kwargs.get("attention_mask")
+    if isinstance(mask, Tensor) and mask.ndim == 2:
+        return int(mask.shape[1])
+    given = kwargs.get("input_ids", args[0] if args else kwargs.get("inputs"))
+    if kwargs.get("inputs_embeds") is not None:
+        given = kwargs["inputs_embeds"]
+    if not isinstance(given, Tensor):
+        return None
+    return int(given.shape[1]) if given.shape[1] > seen else seen + int(given.shape[1])
