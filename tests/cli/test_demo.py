@@ -52,6 +52,14 @@ def test_seeds_make_documents(run):
     assert first == again != other
 
 
+def test_other_layouts_and_their_questions(run):
+    found = json.loads(run("demo", "--layout", "table", "--questions", "2", "--json").out)
+    assert len(found["questions"]) == 2
+    done = run("demo", "--layout", "spiral")
+    assert (done.code, done.out) == (2, "")
+    assert "receipt" in done.err
+
+
 @pytest.mark.parametrize(("encoding", "signs"), [("utf-8", "✓✗"), ("ascii", "okno")])
 def test_right_and_wrong_differ_without_colour(monkeypatch, encoding, signs):
     monkeypatch.setattr(console.sys, "stdout", type("Out", (), {"encoding": encoding})())

@@ -37,6 +37,9 @@ class Column:
 @console.reported
 def command(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, another document.")] = 7,
+    layout: Annotated[
+        str, typer.Option("--layout", help="rows, columns, receipt or table.")
+    ] = "rows",
     questions: Annotated[int, typer.Option("--questions", min=1, help="How many to ask.")] = 6,
     save: Annotated[
         Path | None, typer.Option("--save", help="Write the document to this PNG file.")
@@ -47,7 +50,7 @@ def command(
     from foveate.cli import models
     from foveate.tiny.documents import document
 
-    page = document(seed, layout="rows", grid=(16, 16))
+    page = document(seed, layout=layout)
     asked = page.questions[:questions]
     if save is not None:
         _save(page.pages[0], save)
