@@ -35,6 +35,7 @@ class Case:
     grid: tuple[int, int]
     method: str = "full"
     keep: float = 1.0
+    values: tuple[int, int] = (1, 6)
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def examples(case: Case, number: int, pages: int) -> Iterator[tuple[int, Documen
     """Questions about held-out documents, four of each; training draws its seeds far above."""
     seed, left = FIRST_SEED, number
     options: dict[str, Any] = {"layout": case.layout, "grid": case.grid, "pages": pages}
+    options |= {"values": case.values}
     options |= {"skills": (case.skill,), "initials": INITIALS if case.skill == "count" else None}
     while left:
         drawn = document(seed, **options)
@@ -153,7 +155,7 @@ def cases(args: argparse.Namespace) -> list[Case]:
     """The cells that the arguments ask for; only tables have rows to read."""
     caches = [("full", 1.0)] + [(m, k) for m in args.method for k in args.keep]
     return [
-        Case(skill, layout, _sides(grid), method, keep)
+        Case(skill, layout, _sides(grid), method, keep, (args.values[0], args.values[1]))
         for grid in args.grid
         for skill in args.skill
         for method, keep in caches
@@ -173,6 +175,7 @@ def main() -> None:
     parser.add_argument("--layout", nargs="+", default=list(LAYOUTS), choices=list(LAYOUTS))
     parser.add_argument("--skill", nargs="+", default=["lookup", "row", "count", "reverse"])
     parser.add_argument("--number", type=int, default=100, help="questions for each case")
+    parser.add_argument("--values", type=int, nargs=2, default=(1, 6), help="shortest, longest")
     parser.add_argument("--pages", type=int, default=1)
     parser.add_argument("--method", nargs="+", default=[], help="compression methods by name")
     parser.add_argument("--keep", nargs="+", type=float, default=[0.1], help="shares kept")
