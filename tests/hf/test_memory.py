@@ -16,6 +16,15 @@ WIDTH = 8  # of every head of every family here
 ITEM = 4
 
 
+@pytest.fixture(autouse=True)
+def nursery():
+    """Sets everything that lives already aside, so that looking at what is new is quick."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def alive(length: int = 1) -> list[torch.Tensor]:
     """Every live tensor that looks like keys or values of at least `length` slots."""
     found = [x for x in gc.get_objects() if type(x) is torch.Tensor]
