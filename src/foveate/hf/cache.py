@@ -240,7 +240,14 @@ class CompressedCache(Cache):
 
     def crop(self, tokens_to_remove: int) -> None:
         """Remove that many tokens (negative), or cut to that length (positive, older releases)."""
-        super().crop(tokens_to_remove)
+        try:
+            super().crop(tokens_to_remove)
+        except ValueError as error:
+            self.broken = True
+            raise UnsupportedModel(
+                "this release of transformers cannot take tokens back from sliding-window layers, "
+                "as assisted decoding must; leave assistance out, or use a newer release"
+            ) from error
         self.turn.crop(self.seen)
         if not self.seen:
             self.turns, self.shift = 0, None

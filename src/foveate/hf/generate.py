@@ -6,6 +6,7 @@ import inspect
 import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
@@ -128,6 +129,11 @@ def _generate(
     try:
         output = call(*args, **kwargs)
     except OutsidePass as error:
+        if _option(model, args, kwargs, "prefill_chunk_size") is not None:
+            raise UnsupportedModel(
+                "chunked prefill of this release of transformers goes past the hooks of the model; "
+                "leave prefill_chunk_size out, or use transformers 5"
+            ) from error
         raise UnsupportedModel(
             f"the generate of {attachment.model_name} hands over to a model inside it; compress "
             "that one (often `model.language_model`) instead"
@@ -148,16 +154,18 @@ def _is_compacted(owner: Any) -> bool:
     return bool(owner.method.when.positions == "compacted")
 
 
+def _option(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:
+    """Return an option of a `generate` call: a keyword, or part of a generation config."""
+    given = kwargs.get("generation_config") or (args[1] if len(args) > 1 else None)
+    config = given or getattr(model, "generation_config", None)
+    return kwargs[name] if name in kwargs else getattr(config, name, None)
+
+
 def _check_mode(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], compacted: bool
 ) -> None:
     """Refuse the modes of `generate` that a compressed cache cannot serve."""
-    given = kwargs.get("generation_config") or (args[1] if len(args) > 1 else None)
-    config = given or getattr(model, "generation_config", None)
-
-    def option(name: str) -> Any:
-        return kwargs[name] if name in kwargs else getattr(config, name, None)
-
+    option = partial(_option, model, args, kwargs)
     kind = option("cache_implementation")
     if kind not in (None, "dynamic", "hybrid"):
         raise UnsupportedModel(

@@ -116,7 +116,8 @@ class CompressedLayer(DynamicLayer):
 
     def crop(self, tokens_to_remove: int) -> None:
         """Remove that many tokens (negative), or cut to that length (positive, older releases)."""
-        length = tokens_to_remove if tokens_to_remove > 0 else self.store.seen + tokens_to_remove
+        count = int(tokens_to_remove)  # some releases give a tensor
+        length = count if count > 0 else self.store.seen + count
         self.store.crop(max(length, 0))
 
     def reset(self) -> None:

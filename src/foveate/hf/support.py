@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 from transformers import DynamicCache, GenerationMixin
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer
 
 from foveate.errors import UnsupportedModel
 from foveate.hf.attention import check_attention
@@ -75,6 +75,13 @@ def check_model(model: nn.Module) -> None:
         raise UnsupportedModel(
             f"{name} uses multi-head latent attention: its cache holds latents, not keys and "
             "values per head, and is small already; run it without Foveate"
+        )
+    if "linear_attention" in (optional(text, "layer_types") or ()) and not hasattr(
+        Cache, "has_previous_state"
+    ):
+        raise UnsupportedModel(
+            f"{name} mixes recurrent and attention layers, for which this release of transformers "
+            "has a cache of the model's own; use transformers 5.14 or newer"
         )
     check_attention(text._attn_implementation)
     if not compressible(text):
