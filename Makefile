@@ -33,7 +33,7 @@ format: setup ## format, and fix what can be fixed
 	$(VENV)/bin/ruff check --fix .
 
 bench: setup ## test, then measure prefill and decode; writes benchmarks/results
-	@$(VENV)/bin/foveate bench
+	@$(VENV)/bin/foveate bench $(ARGS)
 
 train-tiny: setup ## train the embedded model from scratch (resumable)
 	$(PYTHON_BIN) -m foveate.tiny.train $(ARGS)

@@ -109,3 +109,55 @@ def test_a_score_of_ones_own_fits_in():
     for x, kv in zip(sample, apply(method, sample, plan(method, sample)), strict=True):
         smallest = x.keys[0, 0, 1:7].norm(dim=-1).topk(2, largest=False).indices.sort().values + 1
         assert kv.positions(0, 0).tolist() == [0, *smallest.tolist(), 7]
+
+
+def one_layer(**changes):
+    given = {
+        "queries": torch.randn(1, 4, 6, 8),
+        "keys": torch.randn(1, 2, 6, 8),
+        "values": torch.randn(1, 2, 6, 8),
+        "kinds": torch.tensor([[0, 1, 1, 1, 0, 0]]),
+        "scaling": 0.3,
+        "layer": 0,
+    }
+    return Observation(**{**given, **changes})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"values": torch.randn(1, 2, 5, 8)},
+        {"kinds": torch.zeros(6)},
+        {"rows": torch.zeros(1, 2, dtype=torch.long)},
+    ],
+    ids=["values", "kinds", "rows"],
+)
+def test_shapes_that_do_not_fit_are_refused(changes):
+    # the shape hook of the tests may be quicker than our own message
+    with pytest.raises((InputError, TypeError), match=r"(give .*\[B|values|rows)"):
+        one_layer(**changes)
+
+
+def test_layers_of_different_prompts_and_foreign_plans_are_refused():
+    one = one_layer()
+    two = one_layer(
+        queries=torch.randn(2, 4, 6, 8),
+        keys=torch.randn(2, 2, 6, 8),
+        values=torch.randn(2, 2, 6, 8),
+        kinds=torch.zeros(2, 6, dtype=torch.long),
+    )
+    method = aircache(keep=0.5)
+    with pytest.raises(InputError, match="same prompts"):
+        plan(method, [one, two])
+    with pytest.raises(InputError, match="2 observations"):
+        apply(method, [one, one], plan(method, [one]))
+
+
+def test_images_beside_each_other_are_told_apart_by_number():
+    kinds = TokenKinds.of(torch.tensor([[0, 1, 1, 2, 2, 0, 1]]))
+    assert kinds.span.tolist() == [[-1, 0, 0, 1, 1, -1, 2]]
+
+
+def test_a_number_of_tokens_may_be_absurd():
+    kept = plan(aircache(keep=10**30), [one_layer()])
+    assert kept.keep[0].all()

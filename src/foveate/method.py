@@ -128,15 +128,26 @@ def decide(method: Method, rankings: Sequence[Ranking]) -> Plan:
 def plan(method: Method, observations: Sequence[Observation]) -> Plan:
     """Return which positions every layer, row and head keeps.
 
-    Raises `InputError` without layers, and `MethodError` where the budget cannot hold.
+    Raises `InputError` without layers, or where layers do not belong to the same prompts.
     """
     if not observations:
         raise InputError("no observations came; give one per layer")
+    batches = sorted({len(observation.keys) for observation in observations})
+    if len(batches) > 1:
+        raise InputError(f"layers have batches of {batches}; give all layers of the same prompts")
     return decide(method, [method.rank(observation) for observation in observations])
 
 
 def apply(method: Method, observations: Sequence[Observation], plan: Plan) -> list[LayerKV]:
-    """Return the kept (and merged) keys and values of every layer."""
+    """Return the kept (and merged) keys and values of every layer.
+
+    Raises `InputError` for a plan that is not one of `plan` for these observations.
+    """
+    if not len(plan.scores) == len(plan.keep) == len(observations):
+        raise InputError(
+            f"the plan has {len(plan.keep)} layers and {len(plan.scores)} scores for "
+            f"{len(observations)} observations; give what plan(method, observations) returned"
+        )
     return [
         method.reduce(observation, scores, keep)
         for observation, scores, keep in zip(observations, plan.scores, plan.keep, strict=True)

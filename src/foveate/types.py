@@ -57,16 +57,20 @@ class TokenKinds:
 
     @staticmethod
     def of(kind: Tensor | TokenKinds, special: Tensor | None = None) -> TokenKinds:
-        """Return kinds from [B, T]: bool (True is visual) or int (-1 pad, 0 text, >= 1 visual)."""
+        """Return kinds from [B, T]: bool (True is visual) or int (-1 pad, 0 text, >= 1 visual).
+
+        Visual tokens beside each other belong to one image, unless their numbers differ.
+        """
         if isinstance(kind, TokenKinds):
             return kind
-        if kind.ndim != 2:
-            raise InputError(
-                f"kinds have shape {tuple(kind.shape)}; give [B, T], one number per position"
-            )
-        kind = kind.long().clamp(PAD, VISUAL)
+        if not isinstance(kind, Tensor) or kind.ndim != 2:
+            found = tuple(kind.shape) if isinstance(kind, Tensor) else type(kind).__name__
+            raise InputError(f"kinds are {found}; give a tensor [B, T], one number per position")
+        number = kind.long()
+        kind = number.clamp(PAD, VISUAL)
         visual = kind == VISUAL
-        starts = visual & ~torch.nn.functional.pad(visual, (1, 0))[:, :-1]
+        before = torch.nn.functional.pad(number, (1, 0))[:, :-1]
+        starts = visual & (number != before)
         span = torch.where(visual, starts.cumsum(-1) - 1, -1)
         if special is None:
             special = torch.zeros_like(visual)
@@ -152,16 +156,19 @@ class Observation:
             self.keys.shape[0] != B
             or self.keys.shape[-1] != D
             or Hq % H
+            or self.values.shape[:3] != self.keys.shape[:3]
             or kinds.kind.shape != (B, T)
         ):
             raise InputError(
-                f"queries {tuple(self.queries.shape)}, keys {tuple(self.keys.shape)} and kinds "
-                f"{tuple(kinds.kind.shape)} do not fit; give [B, Hq, R, D], [B, H, T, D] with Hq a "
-                "multiple of H, and [B, T]"
+                f"queries {tuple(self.queries.shape)}, keys {tuple(self.keys.shape)}, values "
+                f"{tuple(self.values.shape)} and kinds {tuple(kinds.kind.shape)} do not fit; give "
+                "[B, Hq, R, D], [B, H, T, D] with Hq a multiple of H, [B, H, T, Dv], and [B, T]"
             )
         if self.rows is None:
             rows = torch.arange(T - R, T, device=self.keys.device).expand(B, R)
             object.__setattr__(self, "rows", torch.where(kinds.valid[:, T - R :], rows, -1))
+        elif self.rows.shape != (B, R):
+            raise InputError(f"rows are {tuple(self.rows.shape)}; give [B, R], {(B, R)} here")
 
     @property
     def groups(self) -> int:

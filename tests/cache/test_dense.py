@@ -54,7 +54,8 @@ def check(store, twin):
                 theirs = [e[part] for e in expected]
                 assert torch.equal(mine, torch.stack(theirs) if theirs else mine[:0])
     assert store.is_gapless() == bool((logical >= 0).all())
-    assert store.nbytes == sum(x.nelement() * x.element_size() for x in (store.keys, store.values))
+    needed = sum(x.nelement() * x.element_size() for x in (store.keys, store.values))
+    assert needed <= store.nbytes <= needed * 16 / 15  # a small crop is a slice
 
 
 @settings(max_examples=120, deadline=None)

@@ -13,6 +13,8 @@ from foveate.types import Float, Int, Ranking
 
 __all__ = ["candidate_counts", "head_equal", "spread", "totals"]
 
+MOST = 1 << 40  # more tokens than any prompt has; larger numbers do not fit into tensors
+
 
 def candidate_counts(rankings: Sequence[Ranking]) -> Int[Tensor, "B N"]:
     """Return the number of candidates per row and layer, in host memory."""
@@ -26,7 +28,7 @@ def totals(keep: float | int, candidates: Int[Tensor, "B N"]) -> Int[Tensor, " B
     where layers differ in V, the sums over layers take their place.
     """
     if isinstance(keep, Integral):
-        return candidates.clamp(max=int(keep)).sum(-1)
+        return candidates.clamp(max=min(int(keep), MOST)).sum(-1)
     layers = candidates.shape[-1]
     even = (candidates == candidates[:, :1]).all(-1)
     # In the order of the formula, so that the rounding of the product is that of `keep * V * N`.
@@ -41,7 +43,7 @@ def spread(
 
     Where the total is less than the minima, the minima are what is kept.
     """
-    floor = candidates.clamp(max=k_min)
+    floor = candidates.clamp(max=min(k_min, MOST))
     return allocate(weights, totals(keep, candidates), candidates, floor)
 
 

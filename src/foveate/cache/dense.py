@@ -121,11 +121,7 @@ class Dense:
             self.positions = positions[:, :, :slots].contiguous()
         elif length < self.start:
             slots = length
-        # a slice keeps the whole tensor alive, so only a small cut (rejected drafts) is a slice
-        small = (self.stored - slots) * 16 < self.stored
-        self.keys, self.values = self.keys[:, :, :slots], self.values[:, :, :slots]
-        if not small:
-            self.keys, self.values = self.keys.clone(), self.values.clone()
+        self.keys, self.values = _cut(self.keys, slots), _cut(self.values, slots)
         self.start, self.seen = min(self.start, length), length
 
     def take(self, rows: Int[Tensor, " b"]) -> None:
@@ -169,6 +165,13 @@ class Dense:
             raise CacheError("positions are not ascending, or do not match the stored slots")
         if self.values.shape[:3] != self.keys.shape[:3] or self.prefix < 0:
             raise CacheError("keys and values disagree in length")
+
+
+def _cut(tensor: Tensor, slots: int) -> Tensor:
+    """Return the first slots; as a slice only where that pins little (rejected drafts)."""
+    part = tensor[:, :, :slots]
+    needed = part.numel() * part.element_size()
+    return part if needed * 16 > part.untyped_storage().nbytes() * 15 else part.clone()
 
 
 def _own(tensor: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from foveate import Method, compress
 from foveate.cli.models import Loaded
 from foveate.errors import FoveateError, InputError
+from foveate.hf.kinds import visual_ids
+from foveate.hf.measure import native_bytes
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,8 @@ def answer(loaded: Loaded, inputs: Any, method: Method | None, max_new_tokens: i
 
 def _full(loaded: Loaded, inputs: Any, max_new_tokens: int) -> Answer:
     output, clock = _generate(loaded, inputs, max_new_tokens)
-    image = getattr(loaded.model.config, "image_token_id", None)
-    visual = int((inputs["input_ids"] == image).sum()) if image is not None else 0
+    ids = torch.tensor(visual_ids(loaded.model.config), device=inputs["input_ids"].device)
+    visual = int(torch.isin(inputs["input_ids"], ids).sum())
     count = _bytes(output.past_key_values)
     return Answer(
         *_words(loaded, inputs, output),
@@ -146,6 +148,5 @@ def _milliseconds(clock: _Clock) -> dict[str, Any]:
 
 
 def _bytes(cache: Any) -> int:
-    """Return the bytes of keys and values that a native cache holds."""
-    tensors = [t for layer in cache.layers for t in (layer.keys, layer.values) if t is not None]
-    return sum(t.numel() * t.element_size() for t in tensors)
+    """Return the bytes that a native cache holds: keys, values, and states of recurrent layers."""
+    return sum(native_bytes(layer) for layer in cache.layers)

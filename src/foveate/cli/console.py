@@ -62,7 +62,7 @@ def size(count: float) -> str:
 
 def print_json(value: dict[str, Any]) -> None:
     """Write one JSON object to stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=True) + "\n")
 
 
 @contextlib.contextmanager

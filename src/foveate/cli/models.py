@@ -1,8 +1,11 @@
 """Loads the embedded model, or any vision-language model of Hugging Face, ready to answer."""
 
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 
@@ -47,8 +50,8 @@ def find_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.empty(1, device=device).fill_(0).item()  # meta can hold tensors, but no numbers
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(
             f"--device {name!r} cannot be used here: {str(error).splitlines()[0]}; `foveate "
             "doctor` lists the devices"
@@ -73,6 +76,8 @@ def _embedded(dtype: str, attn: str | None) -> tuple[Any, Any]:
 def _processor(name: str) -> Any:
     from transformers import AutoProcessor
 
+    if not Path(name).expanduser().is_dir():
+        stay_offline_without_hub()
     if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
         raise InputError(f"there is no folder {name}; give a folder with a model, or its id")
     try:
@@ -84,6 +89,23 @@ def _processor(name: str) -> Any:
     if not hasattr(processor, "image_processor"):
         raise _vision_error(name, "its processor has no image part")
     return processor
+
+
+def stay_offline_without_hub(seconds: float = 5.0) -> None:
+    """Tell the hub's client to use what it holds, if the hub does not answer in time.
+
+    The client would try every file again and again, for minutes.
+    """
+    from huggingface_hub import constants
+
+    hub = urlsplit(constants.ENDPOINT)
+    if constants.HF_HUB_OFFLINE or getproxies() or hub.hostname is None:
+        return
+    try:
+        port = hub.port or (443 if hub.scheme == "https" else 80)
+        socket.create_connection((hub.hostname, port), timeout=seconds).close()
+    except OSError:
+        constants.HF_HUB_OFFLINE = True
 
 
 def _hub_model(name: str, dtype: str, attn: str | None) -> Any:

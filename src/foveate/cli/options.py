@@ -40,7 +40,17 @@ def parse_option(text: str) -> tuple[str, Any]:
 def build_method(name: str, keep: str | None, options: Sequence[str]) -> Method:
     """Return the method that the words describe; without `keep`, with the method's own default."""
     share = None if keep is None else parse_keep(keep)
-    return method(name, keep=share, **dict(parse_option(option) for option in options))
+    given: dict[str, Any] = {}
+    for text in options:
+        option, value = parse_option(text)
+        if option == "keep":
+            raise InputError(f"--option {text!r} has an option of its own; give --keep {value}")
+        if option == "name":
+            raise InputError(f"--option {text!r} is no option of a method; give --method {value}")
+        if option in given:
+            raise InputError(f"--option {option} came twice; give it once")
+        given[option] = value
+    return method(name, keep=share, **given)
 
 
 def _value(text: str) -> Any:

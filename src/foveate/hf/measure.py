@@ -36,7 +36,7 @@ def layer_report(cache: CompressedCache) -> CacheReport:
         total_text=int(kinds.text.sum()) if kinds is not None else 0,
         seconds=cache.seconds,
         native_layers=len(native),
-        bytes_native=sum(_native_bytes(layer) for layer in native),
+        bytes_native=sum(native_bytes(layer) for layer in native),
         notes=tuple(_notes(cache, kinds)),
         _kept=tuple(kept),
         _layers=tuple(indices),
@@ -89,7 +89,7 @@ def _explain(cache: CompressedCache, index: int) -> Mapping[str, Any]:
     return {k: v.cpu() if isinstance(v, Tensor) else v for k, v in values.items()}
 
 
-def _native_bytes(layer: Any) -> int:
+def native_bytes(layer: Any) -> int:
     """Return the bytes of a layer that is left as the model has it, states and windows alike."""
     found: list[Any] = []
     for value in vars(layer).values():

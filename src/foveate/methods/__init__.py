@@ -31,9 +31,9 @@ def method(name: str, keep: float | int | None = None, **options: Any) -> Method
     Raises `MethodError` for an unknown name, option or value.
     """
     known = {preset.__name__: preset for preset in PRESETS}
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         hint = nearest(str(name), known)
-        raise MethodError(f"there is no method {name!r}; {hint} `foveate methods` lists all")
+        raise MethodError(f"there is no method {name!r}; {hint}; `foveate methods` lists all")
     preset = known[name]
     if keep is not None:
         options = {"keep": keep, **options}

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from foveate.errors import MissingExtra
 from foveate.tiny import architecture, batches, fast
 from foveate.tiny.batches import TRAINED
 from foveate.tiny.layouts import LAYOUTS, Dice
@@ -189,6 +190,8 @@ def optimizers(model: nn.Module, heads: nn.Module, recipe: Recipe) -> list[torch
     ]
     inner = {id(p) for p in matrices}
     rest = [p for _, p in named if id(p) not in inner]
+    if not hasattr(torch.optim, "Muon"):
+        raise MissingExtra(f"training needs torch 2.9 or newer, and this is {torch.__version__}")
     muon = torch.optim.Muon(matrices, lr=recipe.muon, momentum=0.95, weight_decay=0.01)
     adamw = torch.optim.AdamW(rest, lr=recipe.adamw, betas=(0.9, 0.98), weight_decay=0.0)
     further = torch.optim.AdamW(heads.parameters(), lr=1e-2, betas=(0.9, 0.98), weight_decay=0.0)
