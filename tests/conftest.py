@@ -13,6 +13,10 @@ sys.path.insert(0, str(Path(__file__).parent))  # `families`, `gold`, `reference
 import pytest
 import torch
 
+# Read as tests, for their docstrings, these would be imported a second time under another name,
+# and what they register would be registered twice.
+collect_ignore = ["families", "gold.py", "reference", "samples.py", "seam.py"]
+
 torch.set_num_threads(1)
 
 

@@ -10,6 +10,7 @@ from foveate import bench, cli
 from foveate.bench import cases, gate
 from foveate.bench.result import table
 from foveate.bench.subject import Size, build
+from foveate.errors import InputError
 
 SMALL = bench.Setting(
     size=Size(layers=2, hidden=32, heads=4, kv_heads=2, visual=(7, 11), text=5),
@@ -170,7 +171,7 @@ def test_command_is_silent_when_tests_fail(command):
         (["--kv-heads", "3"], "1, 2, 4 or 8"),
         (["--dtype", "int8"], "bfloat16"),
         (["--clock", "sun"], "wall or cpu"),
-        (["--clock", "cpu", "--device", "meta"], "cannot time work on meta"),
+        (["--clock", "cpu", "--device", "meta"], "'meta' cannot be used here"),
         (["--device", "warp"], "--device 'warp'"),
         (["--keep", "1.5"], "more than everything"),
         (["--out", "."], "cannot be written"),
@@ -184,3 +185,10 @@ def test_bad_settings_are_explained(command, words, says):
 
 def test_there_is_no_way_around_the_tests(command):
     assert command("--skip-tests")[0] == 2
+
+
+def test_processor_time_of_work_on_a_gpu_means_nothing():
+    from foveate.cli.bench import _check
+
+    with pytest.raises(InputError, match="cannot time work on cuda"):
+        _check(8, "float32", "cuda", "cpu")
