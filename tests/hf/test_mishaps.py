@@ -7,6 +7,7 @@ import weakref
 
 import pytest
 import torch
+from packaging.version import Version
 from transformers import DynamicCache, GenerationConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -197,6 +198,8 @@ def test_a_text_turn_is_counted_as_kept():
 
 
 def test_new_images_stay_whole_when_the_method_says_so():
+    if families.VERSION < Version("5"):
+        pytest.skip("this transformers drops the images of later turns")
     model, inputs = LLAVA.build(), LLAVA.inputs(1)
     method = foveate.aircache(keep=0.3, recompress=False)
     cache = foveate.CompressedCache(model, method)

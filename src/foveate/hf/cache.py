@@ -96,14 +96,18 @@ class CompressedCache(Cache):
         """State at which logical length the prompt is complete, for prompts that come in chunks."""
         self.turn.expected = length
 
-    def begin(self, kwargs: Mapping[str, Any], tokens: int) -> None:
-        """Prepare for a forward pass over `tokens` new tokens; called by the seam."""
-        if self.turn.running:  # an interrupt that no hook heard of
-            self.fail()
+    def check_usable(self) -> None:
+        """Raise `CacheError` if a pass failed half-way and left the layers different."""
         if self.broken:
             raise CacheError(
                 "this cache was in a forward pass that failed and holds part of it; use a new cache"
             )
+
+    def begin(self, kwargs: Mapping[str, Any], tokens: int) -> None:
+        """Prepare for a forward pass over `tokens` new tokens; called by the seam."""
+        if self.turn.running:  # an interrupt that no hook heard of
+            self.fail()
+        self.check_usable()
         turn, seen = self.turn, self.seen
         features = token_kinds.has_features(kwargs)
         if turn.expected is not None:

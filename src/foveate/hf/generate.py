@@ -25,6 +25,9 @@ class SeamCache(Protocol):
     recorder: Owner | None  # takes the report of a bare forward pass in a context
     seen: int
 
+    def check_usable(self) -> None:
+        """Raise if a pass failed half-way."""
+
     def expect(self, length: int | None) -> None:
         """State at which length the prompt is complete."""
 
@@ -125,6 +128,7 @@ def _generate(
     if cache is None:
         assert session is not None
         cache = kwargs["past_key_values"] = session.new_cache()
+    cache.check_usable()
     cache.expect(_prompt_length(args, kwargs, cache.seen))
     try:
         output = call(*args, **kwargs)
