@@ -15,7 +15,7 @@ from foveate.reduce import Evict
 from foveate.schedule import AfterPrefill
 from foveate.scope import VisualFirst
 from foveate.score import Recency
-from foveate.types import Observation, Ranking, TokenKinds
+from foveate.types import Observation, Quota, Ranking, TokenKinds
 from samples import kinds_of, observations
 
 
@@ -27,26 +27,32 @@ def test_select_is_sorting_by_tier_score_and_place(data):
     def row(elements):
         return data.draw(st.lists(elements, min_size=T, max_size=T))
 
-    tiers, scores, ties = row(st.integers(-1, 2)), row(st.integers(-2, 2)), row(st.integers(0, 4))
+    tiers, scores, ties = row(st.integers(-1, 3)), row(st.integers(-2, 2)), row(st.integers(0, 4))
     if data.draw(st.booleans()):
         ties = None
     count = data.draw(st.integers(0, T + 1))
+    share, other = data.draw(st.sampled_from([None, 0.0, 0.3, 0.5, 1.0])), row(st.integers(-2, 2))
     ranking = Ranking(
         torch.tensor([[scores]]).float(),
         torch.tensor([tiers]),
         0,
         ties=None if ties is None else torch.tensor([ties]),
+        quota=None if share is None else Quota(torch.tensor([[other]]).float(), share),
     )
     found = select(ranking, torch.tensor([[count]]))[0, 0].nonzero().flatten().tolist()
-    candidates = [i for i in range(T) if tiers[i] in (0, 1)]
-    candidates.sort(key=lambda i: (-tiers[i], -scores[i], ties[i] if ties else i, i))
-    assert found == sorted(candidates[:count] + [i for i in range(T) if tiers[i] == 2])
+    going = [i for i in range(T) if tiers[i] in (0, 1)]
+    by_quota = sorted(going, key=lambda i: (-tiers[i], -other[i], ties[i] if ties else i, i))
+    lifted = by_quota[: max(0, min(int((share or 0) * count + 1e-6), count - tiers.count(3)))]
+    rest = sorted(going, key=lambda i: (-tiers[i], -scores[i], ties[i] if ties else i, i))
+    rest = sorted(rest, key=lambda i: i not in lifted)
+    line = [i for i in reversed(range(T)) if tiers[i] == 3] + rest
+    assert found == sorted(line[:count] + [i for i in range(T) if tiers[i] == 2])
 
 
 def test_visual_first_spares_text_until_no_image_is_left():
     method = Method(VisualFirst(1, 1), Recency(), Uniform(0.5), Evict(), AfterPrefill())
     sample = observations(kinds_of("tt vvvv tttt"), layers=1)
-    assert plan(method, sample).positions(0, 0, 0).tolist() == [0, 1, 6, 7, 8, 9]
+    assert plan(method, sample).positions(0, 0, 0).tolist() == [0, 6, 7, 8, 9]
     more = Method(VisualFirst(1, 1), Recency(), Uniform(0.75), Evict(), AfterPrefill())
     assert plan(more, sample).positions(0, 0, 0).tolist() == [0, 1, 4, 5, 6, 7, 8, 9]
 

@@ -10,15 +10,35 @@ import torch
 from torch import Tensor
 
 from foveate.errors import InputError
-from foveate.types import Bool, Float, Int, LayerKV, Observation, Plan, Ranking, TokenKinds
+from foveate.types import (
+    PAD,
+    PINNED,
+    STAYS,
+    Bool,
+    Float,
+    Int,
+    LayerKV,
+    Observation,
+    Plan,
+    Ranking,
+    Stored,
+    TokenKinds,
+)
+
+LIFTED = 2  # between what goes last and what is pinned: chosen by a quota already
 
 
 @runtime_checkable
 class Scope(Protocol):
     """Which tokens may go, and in which order."""
 
-    def tiers(self, kinds: TokenKinds) -> Int[Tensor, "B T"]:
-        """Return -1 for pads, 0 for what goes first, 1 for what goes last, 2 for what stays."""
+    def tiers(
+        self, kinds: TokenKinds, prompt: Int[Tensor, " B"] | None = None
+    ) -> Int[Tensor, "B T"]:
+        """Return the tier of every position, as `Ranking` lists them.
+
+        `prompt` is the number of tokens that shares are of, all in `kinds` if None.
+        """
 
 
 @runtime_checkable
@@ -58,6 +78,14 @@ class Reduce(Protocol):
 
 
 @runtime_checkable
+class Follow(Protocol):
+    """How the slots of a layer are ranked while decoding."""
+
+    def __call__(self, stored: Stored, tiers: Int[Tensor, "B H L"]) -> Ranking:
+        """Return the ranking of the slots, with the state that goes on."""
+
+
+@runtime_checkable
 class When(Protocol):
     """At which events the cache is compressed."""
 
@@ -68,6 +96,18 @@ class When(Protocol):
     @property
     def positions(self) -> str:
         """Return "original" or "compacted": where decoding continues."""
+
+    @property
+    def follow(self) -> Follow | None:
+        """Return how slots are ranked while decoding, or None if nothing goes then."""
+
+    @property
+    def every(self) -> int:
+        """Return how many new tokens come between two looks while decoding."""
+
+    @property
+    def grows(self) -> bool:
+        """Return whether the room grows in proportion to what was seen."""
 
 
 @dataclass(frozen=True)
@@ -91,25 +131,45 @@ class Method:
 
 
 def select(ranking: Ranking, counts: Int[Tensor, "B H"]) -> Bool[Tensor, "B H T"]:
-    """Return what is kept: all of tier 2, and the best `counts` candidates, tier 1 before tier 0.
+    """Return what is kept: all of tier 2, and the best `counts` of the rest.
 
-    Equal scores are resolved towards the earlier position, or as `ranking.ties` says.
+    Pinned tokens come first (the newest of them), then what a quota names, then tier 1, then tier
+    0. Equal scores are resolved towards the earlier position, or as `ranking.ties` says.
     """
+    tiers = ranking.tiers if ranking.tiers.ndim == 3 else ranking.tiers[:, None]
+    order = tiers.masked_fill(tiers == STAYS, PAD)
+    if ranking.quota is not None:
+        left = (counts - (order == PINNED).sum(-1)).clamp(min=0)
+        named = (counts * ranking.quota.share + 1e-6).floor().long().minimum(left)[..., None]
+        going = order.masked_fill(order == PINNED, PAD)
+        first = (going >= 0) & (places(ranking.quota.scores, going, ranking.ties) < named)
+        order = torch.where(first, LIFTED, order)
     # heads that rank alike are ranked once
     scores = ranking.scores if ranking.scores.stride(1) else ranking.scores[:, :1]
-    candidates = ranking.candidates[:, None].expand_as(scores)
-    scores = scores.masked_fill(~candidates, -torch.inf)
-    if ranking.ties is None:
-        order = scores.argsort(dim=-1, descending=True, stable=True)
+    best = (order >= 0) & (places(scores, order, ranking.ties) < counts[..., None])
+    return best | (tiers == STAYS)
+
+
+def places(
+    scores: Float[Tensor, "B h T"], order: Int[Tensor, "B x T"], ties: Int[Tensor, "B T"] | None
+) -> Int[Tensor, "B y T"]:
+    """Return the place of every position: by higher `order`, then score, then earlier position.
+
+    Positions with order -1 come last; pinned ones go by position, the newest first.
+    """
+    heads, T = max(scores.shape[1], order.shape[1]), scores.shape[-1]
+    position = torch.arange(T, device=scores.device)
+    scores = torch.where(order == PINNED, position.float(), scores)
+    scores = scores.masked_fill(order < 0, -torch.inf).expand(-1, heads, -1)
+    if ties is None:
+        line = scores.argsort(dim=-1, descending=True, stable=True)
     else:
-        first = ranking.ties.argsort(dim=-1, stable=True)[:, None].expand_as(scores)
-        order = scores.gather(-1, first).argsort(dim=-1, descending=True, stable=True)
-        order = first.gather(-1, order)
-    tiers = ranking.tiers[:, None].expand_as(order).masked_fill(~candidates, -1)
-    order = order.gather(-1, tiers.gather(-1, order).argsort(dim=-1, descending=True, stable=True))
-    places = torch.arange(order.shape[-1], device=order.device).expand_as(order)
-    rank = torch.empty_like(order).scatter_(-1, order, places)
-    return (candidates & (rank < counts[..., None])) | (ranking.tiers == 2)[:, None]
+        first = ties.argsort(dim=-1, stable=True)[:, None].expand_as(scores)
+        line = scores.gather(-1, first).argsort(dim=-1, descending=True, stable=True)
+        line = first.gather(-1, line)
+    by_order = order.expand_as(line).gather(-1, line)
+    line = line.gather(-1, by_order.argsort(dim=-1, descending=True, stable=True))
+    return torch.empty_like(line).scatter_(-1, line, position.expand_as(line))
 
 
 def decide(method: Method, rankings: Sequence[Ranking]) -> Plan:

@@ -28,7 +28,11 @@ else:  # the shapes in the signatures are then documentation only
     Bool = Float = Int = _Shape
 
 __all__ = [
+    "GOES_FIRST",
+    "GOES_LAST",
     "PAD",
+    "PINNED",
+    "STAYS",
     "TEXT",
     "VISUAL",
     "Bool",
@@ -38,11 +42,15 @@ __all__ = [
     "LayerKV",
     "Observation",
     "Plan",
+    "Quota",
     "Ranking",
+    "Rotation",
+    "Stored",
     "TokenKinds",
 ]
 
 PAD, TEXT, VISUAL = -1, 0, 1
+GOES_FIRST, GOES_LAST, STAYS, PINNED = 0, 1, 2, 3  # tiers; PAD is the tier of pads
 Grid = tuple[int, int, int]  # frames, rows and columns of visual tokens
 
 
@@ -133,11 +141,23 @@ else:  # what an observation accepts; it always holds TokenKinds
 
 
 @dataclass(frozen=True, eq=False)
+class Rotation:
+    """How a model rotates: dimension d by `position * frequencies[d]`, together with d + D' / 2.
+
+    `grid` says that visual tokens have positions in time, height and width (M-RoPE).
+    """
+
+    frequencies: Float[Tensor, " D"] | None
+    grid: bool = False
+
+
+@dataclass(frozen=True, eq=False)
 class Observation:
     """What a method may look at in one layer: keys, values, chosen query rows and token kinds.
 
     Keys and queries are post-rotation. `rows` holds the logical position of every query row, -1
-    where a row of the batch has fewer; without it the rows are the last R positions.
+    where a row of the batch has fewer; without it the rows are the last R positions. `rotation` is
+    None where nothing is known about it.
     """
 
     queries: Float[Tensor, "B Hq R D"]
@@ -147,6 +167,7 @@ class Observation:
     scaling: float
     layer: int
     rows: Int[Tensor, "B R"] = None  # type: ignore[assignment]  # filled in below
+    rotation: Rotation | None = None
 
     def __post_init__(self) -> None:
         kinds = TokenKinds.of(self.kinds)
@@ -177,23 +198,67 @@ class Observation:
 
 
 @dataclass(frozen=True, eq=False)
+class Quota:
+    """A share of every budget that other scores fill, before the ranking's own fill the rest."""
+
+    scores: Float[Tensor, "B H T"]
+    share: float
+
+
+@dataclass(frozen=True, eq=False)
 class Ranking:
     """How one layer would choose: scores, the tier of every position, and the layer's statistics.
 
-    `tiers`: -1 pad (never kept), 0 goes first, 1 goes last, 2 never goes. Tiers 0 and 1 are the
-    candidates that `keep` counts.
+    `tiers`: -1 pad (never kept), 0 goes first, 1 goes last, 2 stays on top of the budget, 3 stays
+    inside the budget (pinned; where a budget has no room for all of them, the newest). `mass` is
+    what head budgets are shared by, if not the scores. `state` is what decode-time eviction goes on
+    from: sums over the rows so far, per position.
     """
 
     scores: Float[Tensor, "B H T"]
-    tiers: Int[Tensor, "B T"]
+    tiers: Int[Tensor, "B T"] | Int[Tensor, "B H T"]
     layer: int
     stats: Mapping[str, Tensor] = field(default_factory=dict)  # each [B]
     ties: Int[Tensor, "B T"] | None = None  # of equal scores the lower number stays; None: position
+    quota: Quota | None = None
+    mass: Float[Tensor, "B H T"] | None = None
+    state: Mapping[str, Tensor] = field(default_factory=dict)  # each [B, H, T]
 
     @property
-    def candidates(self) -> Bool[Tensor, "B T"]:
-        """Return the positions that a budget is about."""
-        return (self.tiers == 0) | (self.tiers == 1)
+    def candidates(self) -> Bool[Tensor, "B T"] | Bool[Tensor, "B H T"]:
+        """Return the positions that may go."""
+        return (self.tiers == GOES_FIRST) | (self.tiers == GOES_LAST)
+
+    @property
+    def pinned(self) -> Bool[Tensor, "B T"] | Bool[Tensor, "B H T"]:
+        """Return the positions that stay and take their place out of the budget."""
+        return self.tiers == PINNED
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """What is looked at in one layer while decoding: its slots, and the queries since last time.
+
+    `rows` holds the queries' logical positions, `positions` those of the slots (-1 is empty),
+    `kinds` covers all logical positions so far. `state` belongs to the slots; new ones have zeros.
+    `planned` is how many tokens the prompt kept.
+    """
+
+    queries: Float[Tensor, "B Hq R D"]
+    rows: Int[Tensor, "B R"]
+    keys: Float[Tensor, "B H L D"]
+    values: Float[Tensor, "B H L Dv"]
+    positions: Int[Tensor, "B H L"]
+    kinds: TokenKinds
+    scaling: float
+    layer: int
+    state: Mapping[str, Tensor]  # each [B, H, L]
+    planned: Int[Tensor, "B H"]
+
+    @property
+    def groups(self) -> int:
+        """Return how many query heads share a key-value head."""
+        return self.queries.shape[1] // self.keys.shape[1]
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from foveate.budget.total import candidate_counts, head_equal, spread, totals
+from foveate.budget.total import Supply, head_equal, spread, supply
 from foveate.errors import MethodError
 from foveate.kernels.allocate import round_to
 from foveate.option import Choice, Count, Keep, Words, check_choice, check_count, plain_keep
@@ -53,24 +53,22 @@ class LayerShares:
 
     def __call__(self, rankings: Sequence[Ranking]) -> Int[Tensor, "N B H"]:
         """Return the counts of kept candidates."""
-        candidates = candidate_counts(rankings)
         weights = self.weights([statistic(rankings, name) for name in self.by])
-        return head_equal(self.counts(weights, candidates), rankings)
+        return head_equal(self.counts(weights, supply(rankings)), rankings)
 
     def weights(self, statistics: Sequence[Float[Tensor, "B N"]]) -> Float[Tensor, "B N"]:
         """Return the share of every layer; the shares of a row sum to 1."""
         shares = [share(values, self.norm, self.negative) for values in statistics]
         return torch.stack(shares).mean(0)
 
-    def counts(
-        self, weights: Float[Tensor, "B N"], candidates: Int[Tensor, "B N"]
-    ) -> Int[Tensor, "B N"]:
+    def counts(self, weights: Float[Tensor, "B N"], tokens: Supply) -> Int[Tensor, "B N"]:
         """Return whole numbers of tokens for shares."""
         if self.overflow == "redistribute":
-            return spread(self.keep, weights, candidates, self.k_min)
-        floor = candidates.clamp(max=self.k_min)
-        clipped = (weights * totals(self.keep, candidates)[:, None]).clamp(floor, candidates)
-        return round_to(clipped, clipped.sum(-1).round().long(), candidates, floor)
+            return spread(self.keep, weights, tokens, self.k_min)
+        floor = tokens.going.clamp(max=self.k_min)
+        clipped = (weights * tokens.base(self.keep)[:, None]).clamp(floor, tokens.going)
+        counts = round_to(clipped, clipped.sum(-1).round().long(), tokens.going, floor)
+        return tokens.with_pinned(self.keep, counts)
 
 
 def statistic(rankings: Sequence[Ranking], name: str) -> Float[Tensor, "B N"]:

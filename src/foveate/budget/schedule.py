@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from foveate.budget.total import candidate_counts, head_equal, spread, totals
+from foveate.budget.total import head_equal, spread, supply
 from foveate.errors import MethodError
 from foveate.option import Count, Keep, Number, check_count, plain_keep
 from foveate.types import Int, Ranking
@@ -29,9 +29,9 @@ class Uniform:
 
     def __call__(self, rankings: Sequence[Ranking]) -> Int[Tensor, "N B H"]:
         """Return the counts of kept candidates."""
-        candidates = candidate_counts(rankings)
-        weights = torch.ones(candidates.shape)
-        return head_equal(spread(self.keep, weights, candidates, self.k_min), rankings)
+        tokens = supply(rankings)
+        weights = torch.ones(tokens.going.shape)
+        return head_equal(spread(self.keep, weights, tokens, self.k_min), rankings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +57,11 @@ class Pyramid:
 
     def __call__(self, rankings: Sequence[Ranking]) -> Int[Tensor, "N B H"]:
         """Return the counts of kept candidates."""
-        candidates = candidate_counts(rankings)
-        layers = candidates.shape[-1]
-        average = totals(self.keep, candidates).double()[:, None] / layers
-        most = torch.minimum((2 - 1 / self.beta) * average, candidates[:, :1].double())
+        tokens = supply(rankings)
+        layers = tokens.going.shape[-1]
+        average = tokens.base(self.keep).double()[:, None] / layers
+        most = torch.minimum((2 - 1 / self.beta) * average, tokens.going[:, :1].double())
         least = (2 * average - most).clamp(min=0)
         step = torch.linspace(0, 1, layers, dtype=torch.float64)
         weights = most + (least - most) * step
-        return head_equal(spread(self.keep, weights, candidates, self.k_min), rankings)
+        return head_equal(spread(self.keep, weights, tokens, self.k_min), rankings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from numbers import Integral
 
 import torch
@@ -11,40 +12,66 @@ from torch import Tensor
 from foveate.kernels.allocate import allocate
 from foveate.types import Float, Int, Ranking
 
-__all__ = ["candidate_counts", "head_equal", "spread", "totals"]
+__all__ = ["Supply", "head_equal", "spread", "supply", "totals"]
 
 MOST = 1 << 40  # more tokens than any prompt has; larger numbers do not fit into tensors
 
 
-def candidate_counts(rankings: Sequence[Ranking]) -> Int[Tensor, "B N"]:
-    """Return the number of candidates per row and layer, in host memory."""
-    return torch.stack([ranking.candidates.sum(-1).cpu() for ranking in rankings], -1)
+@dataclass(frozen=True, eq=False)
+class Supply:
+    """How many tokens of every row and layer may go, and how many the budget has to hold."""
+
+    going: Int[Tensor, "B N"]
+    pinned: Int[Tensor, "B N"]
+
+    def base(self, keep: float | int) -> Int[Tensor, " B"]:
+        """Return how many of the tokens that may go stay, in one head over all layers."""
+        return (totals(keep, self.going + self.pinned) - self.pinned.sum(-1)).clamp(min=0)
+
+    def with_pinned(self, keep: float | int, counts: Int[Tensor, "B N"]) -> Int[Tensor, "B N"]:
+        """Return counts of what may go with the pinned tokens, as far as the budget holds them."""
+        total = totals(keep, self.going + self.pinned)
+        short = total < self.pinned.sum(-1)
+        part = allocate(torch.ones(counts.shape), total, self.pinned, torch.zeros_like(self.pinned))
+        return torch.where(short[:, None], part, counts + self.pinned)
 
 
-def totals(keep: float | int, candidates: Int[Tensor, "B N"]) -> Int[Tensor, " B"]:
+def supply(rankings: Sequence[Ranking]) -> Supply:
+    """Return what there is, in host memory; heads have the same number of each."""
+
+    def counted(marks: Tensor) -> Tensor:
+        return (marks if marks.ndim == 2 else marks[:, 0]).sum(-1).cpu()
+
+    going = torch.stack([counted(ranking.candidates) for ranking in rankings], -1)
+    return Supply(going, torch.stack([counted(ranking.pinned) for ranking in rankings], -1))
+
+
+def totals(keep: float | int, tokens: Int[Tensor, "B N"]) -> Int[Tensor, " B"]:
     """Return how many tokens a row keeps in one head over all layers.
 
     A share gives `round(keep * V * N)` as Python rounds, a number of tokens `min(keep, V) * N`;
     where layers differ in V, the sums over layers take their place.
     """
     if isinstance(keep, Integral):
-        return candidates.clamp(max=min(int(keep), MOST)).sum(-1)
-    layers = candidates.shape[-1]
-    even = (candidates == candidates[:, :1]).all(-1)
+        return tokens.clamp(max=min(int(keep), MOST)).sum(-1)
+    layers = tokens.shape[-1]
+    even = (tokens == tokens[:, :1]).all(-1)
     # In the order of the formula, so that the rounding of the product is that of `keep * V * N`.
-    product = candidates[:, 0].double() * float(keep) * layers
-    return torch.where(even, product, candidates.sum(-1).double() * float(keep)).round().long()
+    product = tokens[:, 0].double() * float(keep) * layers
+    return torch.where(even, product, tokens.sum(-1).double() * float(keep)).round().long()
 
 
 def spread(
-    keep: float | int, weights: Float[Tensor, "B N"], candidates: Int[Tensor, "B N"], k_min: int
+    keep: float | int, weights: Float[Tensor, "B N"], tokens: Supply, k_min: int = 0
 ) -> Int[Tensor, "B N"]:
-    """Return counts in proportion to weights, at least `k_min` and at most V in each layer.
+    """Return counts, pinned tokens included, whose rest is in proportion to weights.
 
-    Where the total is less than the minima, the minima are what is kept.
+    Of what may go a layer keeps `k_min` at least and all at most; where the total is less than the
+    minima, the minima are what is kept.
     """
-    floor = candidates.clamp(max=min(k_min, MOST))
-    return allocate(weights, totals(keep, candidates), candidates, floor)
+    floor = tokens.going.clamp(max=min(k_min, MOST))
+    counts = allocate(weights, tokens.base(keep), tokens.going, floor)
+    return tokens.with_pinned(keep, counts)
 
 
 def head_equal(counts: Int[Tensor, "B N"], rankings: Sequence[Ranking]) -> Int[Tensor, "N B H"]:

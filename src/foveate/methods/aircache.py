@@ -6,7 +6,7 @@ from typing import Literal
 
 from foveate.budget import LayerShares, Pyramid, Uniform
 from foveate.method import Budget, Method, Reduce, Score
-from foveate.methods.baselines import ScopeName, scope_named
+from foveate.methods.accounting import ScopeName, scope_named
 from foveate.methods.paper import paper
 from foveate.option import check_choice, check_count
 from foveate.reduce import Evict, Merge

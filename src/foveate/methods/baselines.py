@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from foveate.budget import Uniform
 from foveate.errors import MethodError
-from foveate.method import Method, Scope
+from foveate.method import Method
+from foveate.methods.accounting import ScopeName, scope_named
 from foveate.methods.paper import paper
-from foveate.option import check_choice
 from foveate.reduce import Evict
 from foveate.schedule import AfterPrefill
-from foveate.scope import All, Visual
 from foveate.score import Constant, Random, Recency
 
-__all__ = ["full", "random", "recency", "scope_named"]
-
-ScopeName = Literal["visual", "unified"]
-
-
-def scope_named(scope: str) -> Scope:
-    """Return the scope with that name: "visual" or "unified"."""
-    check_choice("scope", scope, ("visual", "unified"))
-    return Visual() if scope == "visual" else All()
+__all__ = ["full", "random", "recency"]
 
 
 @paper("Random choice, the baseline")
@@ -49,8 +38,8 @@ def recency(keep: float | int = 0.1, *, scope: ScopeName = "visual") -> Method:
 
 
 @paper("No compression")
-def full(keep: float = 1.0) -> Method:
-    """Return the method that keeps everything; `keep` can only be 1.0.
+def full(keep: float = 1.0, *, scope: ScopeName = "visual") -> Method:
+    """Return the method that keeps everything; `keep` can only be 1.0, under any scope.
 
     Differs from the paper: there is none.
     """
@@ -59,4 +48,4 @@ def full(keep: float = 1.0) -> Method:
             f"keep={keep!r} does not go with full, which keeps everything; "
             "leave keep out, or choose another method"
         )
-    return Method(Visual(), Constant(), Uniform(1.0), Evict(), AfterPrefill())
+    return Method(scope_named(scope), Constant(), Uniform(1.0), Evict(), AfterPrefill())

@@ -16,6 +16,7 @@ __all__ = ["AllText", "LastRows", "LastVisual", "Selection", "Window"]
 
 FALLBACK = 32  # rows taken where a prompt has no instruction behind its last image
 INSTRUCTIONS = ("after_last_visual", "after_first_visual", "all_text", "all_text_but_sink")
+OBSERVERS = (*INSTRUCTIONS, "any")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +47,8 @@ class Window(Protocol):
 class AllText:
     """Every instruction token, as `text` says; `exclude_special` leaves template tokens out.
 
+    With `text="any"` every token of the prompt observes, image or not.
+
     A prompt without an instruction is observed by its last 32 visual tokens (without any, by its
     last 32 tokens), and the statistic "fallback" says so.
     """
@@ -54,7 +57,7 @@ class AllText:
     exclude_special: Flag = False
 
     def __post_init__(self) -> None:
-        check_choice("text", self.text, INSTRUCTIONS)
+        check_choice("text", self.text, OBSERVERS)
         check_flag("exclude_special", self.exclude_special)
 
     def rows(self, kinds: TokenKinds) -> Bool[Tensor, "B T"]:
@@ -77,7 +80,7 @@ class LastRows:
 
     def __post_init__(self) -> None:
         check_count("count", self.count, least=1)
-        check_choice("text", self.text, INSTRUCTIONS)
+        check_choice("text", self.text, OBSERVERS)
         check_flag("exclude_special", self.exclude_special)
 
     def rows(self, kinds: TokenKinds) -> Bool[Tensor, "B T"]:
@@ -124,7 +127,7 @@ def instruction(kinds: TokenKinds, text: str, exclude_special: bool) -> Bool[Ten
         region = kinds.valid.cumsum(-1) > 1
     else:
         region = torch.ones_like(kinds.text)
-    chosen = kinds.text & region
+    chosen = kinds.valid if text == "any" else kinds.text & region
     return chosen & ~kinds.special if exclude_special else chosen
 
 
