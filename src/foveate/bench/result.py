@@ -38,7 +38,7 @@ def record(setting: dict[str, Any], cases: dict[str, Any], folder: Path) -> dict
     return {
         "commit": _git(folder, "describe", "--always", "--dirty", "--abbrev=12"),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
-        "versions": _versions(),
+        "versions": versions(),
         "machine": _machine(setting["device"]),
         "setting": setting,
         "cases": cases,
@@ -61,7 +61,8 @@ def _git(folder: Path, *words: str) -> str:
     return done.stdout.strip() or "unknown"
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions that numbers depend on."""
     names = ("foveate", "torch", "transformers")
     return {"python": platform.python_version()} | {
         name: importlib.metadata.version(name) for name in names

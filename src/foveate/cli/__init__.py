@@ -5,7 +5,7 @@ from importlib import import_module
 
 import typer
 
-COMMANDS = ("demo", "ask", "methods", "bench", "doctor")
+COMMANDS = ("demo", "ask", "methods", "heads", "calibrate", "bench", "doctor")
 
 
 def application(names: tuple[str, ...] = COMMANDS) -> typer.Typer:
