@@ -241,7 +241,7 @@ class Stored:
 
     `rows` holds the queries' logical positions, `positions` those of the slots (-1 is empty),
     `kinds` covers all logical positions so far. `state` belongs to the slots; new ones have zeros.
-    `planned` is how many tokens the prompt kept.
+    `planned` is how many tokens the prompt kept, `room` how many may be stored now.
     """
 
     queries: Float[Tensor, "B Hq R D"]
@@ -254,6 +254,7 @@ class Stored:
     layer: int
     state: Mapping[str, Tensor]  # each [B, H, L]
     planned: Int[Tensor, "B H"]
+    room: Int[Tensor, "B H"]
 
     @property
     def groups(self) -> int:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from foveate.errors import CacheError
+from foveate.reduce.evict import pack
 from foveate.types import Bool, Float, Int, LayerKV
 
 
@@ -14,13 +17,16 @@ class Dense:
 
     The prefix holds what survived compression, right-aligned and by ascending position; slots that
     a row or head does not fill have position -1. The tail holds every token from `start` on.
-    `seen` counts logical tokens, `stored` physical slots.
+    `seen` counts logical tokens, `stored` physical slots. Methods that evict while decoding keep
+    numbers beside the slots in `state`; newer slots have zeros.
     """
 
     def __init__(self) -> None:
         self.keys: Tensor | None = None  # [B, H, L, D]
         self.values: Tensor | None = None
         self.positions: Tensor | None = None  # [B, 1 or H, P], None while nothing was evicted
+        self.state: dict[str, Tensor] = {}  # each [B, H, l], l <= L
+        self.planned: Tensor | None = None  # [B, H], what the first prompt kept
         self.start = 0
         self.seen = 0
         self._asked: Tensor | None = None
@@ -89,6 +95,44 @@ class Dense:
             self.positions = torch.cat([self.positions, tail], -1)
         self.start = stop
 
+    def note(
+        self,
+        planned: Int[Tensor, "B H"],
+        state: Mapping[str, Tensor],
+        order: Int[Tensor, "B H K"] | None,
+    ) -> None:
+        """Remember how much the first prompt kept, and the state of what it kept, in slot order."""
+        if self.planned is None:
+            self.planned = planned
+            self.state = dict(state) if order is None else packed_state(state, order)
+
+    def numbers(self) -> dict[str, Float[Tensor, "B H L"]]:
+        """Return the state of all slots."""
+        width = self.stored
+        return {
+            name: torch.nn.functional.pad(part, (0, width - part.shape[-1]))
+            for name, part in self.state.items()
+        }
+
+    def retain(self, keep: Bool[Tensor, "B H L"], state: Mapping[str, Tensor]) -> None:
+        """Free every slot that is not kept; what stays is prefix then, with its new state."""
+        assert self.keys is not None and self.values is not None
+        counts = keep.sum(-1)
+        B, H, L = keep.shape
+        if bool((counts == L).all()):
+            self.state = dict(state)
+            return
+        logical = self.logical()
+        kept = pack(self.keys, self.values, keep)
+        order = kept.packed_positions
+        self.keys, self.values = kept.packed_keys, kept.packed_values
+        positions = logical.expand(B, H, L).gather(-1, order.clamp(min=0))
+        positions = positions.masked_fill(order < 0, -1)
+        if bool((positions == positions[:, :1]).all()):
+            positions = positions[:, :1]
+        self.state = packed_state(state, order)
+        self.positions, self.start = positions.contiguous(), self.seen
+
     def logical(self) -> Int[Tensor, "B h L"]:
         """Return the position of every slot, -1 where it is empty; h is 1 if heads agree."""
         assert self.keys is not None
@@ -122,6 +166,7 @@ class Dense:
         elif length < self.start:
             slots = length
         self.keys, self.values = _cut(self.keys, slots), _cut(self.values, slots)
+        self.state = {name: part[..., :slots] for name, part in self.state.items()}
         self.start, self.seen = min(self.start, length), length
 
     def take(self, rows: Int[Tensor, " b"]) -> None:
@@ -130,6 +175,8 @@ class Dense:
             return
         rows = rows.to(self.keys.device)
         self.keys, self.values = self.keys[rows], self.values[rows]
+        self.state = {name: part[rows] for name, part in self.state.items()}
+        self.planned = None if self.planned is None else self.planned[rows]
         if self.positions is not None:
             gapless = self._asked is self.positions and self._answer
             self.positions = self.positions[rows]
@@ -138,7 +185,8 @@ class Dense:
 
     def clear(self) -> None:
         """Forget everything."""
-        self.keys = self.values = self.positions = None
+        self.keys = self.values = self.positions = self.planned = None
+        self.state = {}
         self.start = self.seen = 0
 
     @property
@@ -150,8 +198,9 @@ class Dense:
 
     @property
     def metadata_nbytes(self) -> int:
-        """Return the bytes of the stored positions."""
-        return 0 if self.positions is None else self.positions.untyped_storage().nbytes()
+        """Return the bytes of the stored positions and of the state beside the slots."""
+        held = [self.positions, *self.state.values()]
+        return sum(x.untyped_storage().nbytes() for x in held if x is not None)
 
     def check(self) -> None:
         """Raise `CacheError` if positions are not ascending or lengths do not agree."""
@@ -165,6 +214,17 @@ class Dense:
             raise CacheError("positions are not ascending, or do not match the stored slots")
         if self.values.shape[:3] != self.keys.shape[:3] or self.prefix < 0:
             raise CacheError("keys and values disagree in length")
+
+
+def packed_state(
+    state: Mapping[str, Tensor], order: Int[Tensor, "B H K"]
+) -> dict[str, Float[Tensor, "B H K"]]:
+    """Return the state of the positions in `order`, zero where that is -1."""
+    heads = order.shape[1]
+    return {
+        name: part.expand(-1, heads, -1).gather(-1, order.clamp(min=0)).masked_fill(order < 0, 0)
+        for name, part in state.items()
+    }
 
 
 def _cut(tensor: Tensor, slots: int) -> Tensor:

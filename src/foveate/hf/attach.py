@@ -16,6 +16,7 @@ from foveate.errors import CacheError, InputError
 from foveate.hf import kinds
 from foveate.hf.attention import attention_seam
 from foveate.hf.generate import Owner, cache_of, replace_generate
+from foveate.hf.rotation import rotation
 from foveate.hf.support import check_model, unwrap
 
 _lock = threading.RLock()  # a lease may end while another one of the same thread begins
@@ -33,6 +34,7 @@ class Attachment:
         self.text_config: Any = config.get_text_config(decoder=True)
         self.special = kinds.special_ids(self.config, getattr(model, "generation_config", None))
         self.model_name = type(model).__name__
+        self.rotation = rotation(model, self.text_config)
         self.session: Owner | None = None
         self._uses = 0
         self._take_off: list[Callable[[], None]] = []

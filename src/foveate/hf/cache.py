@@ -21,7 +21,7 @@ from foveate.hf.measure import layer_report
 from foveate.hf.support import compressible, has_grid_positions, native_layers
 from foveate.hf.turn import Turn
 from foveate.method import Method, decide
-from foveate.types import Plan, Ranking, TokenKinds
+from foveate.types import Plan, TokenKinds
 
 
 class CompressedCache(Cache):
@@ -59,12 +59,10 @@ class CompressedCache(Cache):
         self.open: ExitStack | None = None
         self.recorder: Owner | None = None
         self.method = method
-        self.turn = Turn(method)
+        self.turn = Turn(method, rotation=self.attachment.rotation)
         self.visual_mask = visual_mask
         self.broken = False
-        self.ranked_seconds: dict[int, float] = {}
         self.seconds = 0.0
-        self.turns = 0
         self.explain: dict[int, Mapping[str, Any]] = {}
         self.shift: Tensor | None = None
         self._lengths: list[int] = []
@@ -117,8 +115,17 @@ class CompressedCache(Cache):
         mask = kwargs.get("attention_mask")
         turn.note_mask(mask, tokens)
         self._lengths = self._stored_lengths()
+        kinds = None
         if turn.prompt:
-            turn.add(self._kinds(kwargs, seen, tokens, features or not self.turns), seen, mask)
+            if seen > turn.start and not turn.open:
+                for layer in self.compressed_layers:
+                    layer.store.seal(seen)
+                turn.begin(seen)
+            kinds = self._kinds(kwargs, seen, tokens, features or not turn.number)
+            turn.add(kinds, seen, mask)
+        if turn.following.active:
+            turn.following.open(seen, tokens, kinds)
+            turn.prompt = False
         turn.running = True
 
     def _kinds(self, kwargs: Mapping[str, Any], seen: int, tokens: int, trust: bool) -> TokenKinds:
@@ -154,6 +161,8 @@ class CompressedCache(Cache):
         """Finish a forward pass, and compress if it completed a prompt; called by the seam."""
         turn = self.turn
         turn.running = False
+        if turn.following.active:
+            self._follow()
         if not turn.prompt or (turn.expected is not None and self.seen < turn.expected):
             return
         stop = self.seen if turn.expected is None else min(self.seen, turn.expected)
@@ -170,6 +179,8 @@ class CompressedCache(Cache):
         """Note that a forward pass raised; unusable if some layers hold its tokens already."""
         self.turn.running = False
         self.turn.captured.clear()
+        self.turn.rankings.clear()
+        self.turn.following.captured.clear()
         recurrent = any(not hasattr(layer, "get_seq_length") for layer in self.layers)
         if recurrent or self._stored_lengths() != self._lengths:
             self.broken = True
@@ -192,22 +203,16 @@ class CompressedCache(Cache):
 
     @torch.no_grad()
     def _compress(self, stop: int) -> None:
-        """Rank, decide and pack the turn up to logical position `stop`."""
+        """Decide and pack the turn up to logical position `stop`, which its layers have ranked."""
         turn = self.turn
         assert turn.kinds is not None
         kinds = turn.kinds.columns(turn.start, stop)
-        again = self.method.when.recompress and bool(kinds.visual.any())
-        if self.turns and not again:
-            turn.close(stop, packed=False)
-            return
         began = time.perf_counter()
         owners = [layer for layer in self.compressed_layers if layer.index in turn.scaling]
         packed = False
-        if self.method.keeps_everything:
-            for layer in owners:
-                layer.store.seal(stop)
-        else:
-            plan = self._plan(owners, stop)
+        if turn.is_compressed(kinds):
+            self.seconds += sum(turn.seconds.values())
+            plan = decide(self.method, [turn.rankings[layer.index] for layer in owners])
             packed = all([self._pack(layer, plan, i, stop) for i, layer in enumerate(owners)])
             self.explain = {x.index: e for x, e in zip(owners, plan.explain, strict=True)}
             if self.method.when.positions == "compacted":
@@ -216,30 +221,37 @@ class CompressedCache(Cache):
                 )
                 shift = kinds.valid.sum(-1) - kept.amax(0)
                 self.shift = shift if self.shift is None else self.shift + shift
+        else:
+            for layer in owners:
+                layer.store.seal(stop)
         self.seconds += time.perf_counter() - began
         turn.close(stop, packed)
-        turn.start, self.turns = stop, self.turns + 1
+        turn.start, turn.number = stop, turn.number + 1
+        turn.following.start(kinds)
 
-    def _plan(self, owners: list[CompressedLayer], stop: int) -> Plan:
-        """Return what every layer keeps of the turn."""
-        rankings: list[Ranking] = []
-        for layer in owners:
-            began = time.perf_counter()
-            rankings.append(
-                self.method.rank(self.turn.observe(layer.index, *layer.store.tail(stop)))
-            )
-            self.turn.captured.pop(layer.index, None)
-            self.ranked_seconds[layer.index] = time.perf_counter() - began
-        return decide(self.method, rankings)
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Evict what decoding has no room for, if it is time for that."""
+        turn, began = self.turn, time.perf_counter()
+        prompt = turn.open and (turn.expected is None or self.seen >= turn.expected)
+        if turn.following.is_due(prompt) and (prompt or not turn.open):
+            assert turn.kinds is not None
+            turn.following.look(self.compressed_layers, turn.kinds, turn.scaling)
+            turn.open = False
+        self.seconds += time.perf_counter() - began
 
     def _pack(self, layer: CompressedLayer, plan: Plan, i: int, stop: int) -> bool:
         """Store only what the plan keeps in one layer; return whether anything went."""
         observation = self.turn.observe(layer.index, *layer.store.tail(stop), queries=False)
-        keep = plan.keep[i]
+        keep, ranking = plan.keep[i], self.turn.rankings[layer.index]
+        counts: Tensor = plan.explain[i]["budget"]
         if bool((keep | ~observation.kinds.valid[:, None]).all()):
             layer.store.seal(stop)
+            layer.store.note(counts, ranking.state, None)
             return False
-        layer.store.pack(self.method.reduce(observation, plan.scores[i], keep), stop)
+        kept = self.method.reduce(observation, plan.scores[i], keep)
+        layer.store.pack(kept, stop)
+        layer.store.note(counts, ranking.state, kept.packed_positions)
         return True
 
     def crop(self, tokens_to_remove: int) -> None:
@@ -254,14 +266,14 @@ class CompressedCache(Cache):
             ) from error
         self.turn.crop(self.seen)
         if not self.seen:
-            self.turns, self.shift = 0, None
+            self.turn.reset()
+            self.shift = None
 
     def reset(self) -> None:
         """Forget everything, and be as new."""
         super().reset()
         self.turn.reset()
-        self.broken, self.turns, self.shift, self.seconds = False, 0, None, 0.0
-        self.explain, self.ranked_seconds = {}, {}
+        self.broken, self.shift, self.seconds, self.explain = False, None, 0.0, {}
 
     def reorder_cache(self, beam_idx: Tensor) -> None:  # type: ignore[override]
         """Follow the beams."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor, nn
 
 from foveate.errors import InputError, OutsidePass, UnsupportedModel
+from foveate.method import When
 
 if TYPE_CHECKING:
     from foveate.hf.attach import Attachment, Lease
@@ -124,7 +125,8 @@ def _generate(
     cache = cache_of(kwargs)
     if cache is None and (session is None or kwargs.get("past_key_values") is not None):
         return call(*args, **kwargs)
-    _check_mode(model, args, kwargs, compacted=_is_compacted(cache or session))
+    owner: Any = cache or session
+    _check_mode(model, args, kwargs, owner.method.when)
     if cache is None:
         assert session is not None
         cache = kwargs["past_key_values"] = session.new_cache()
@@ -153,11 +155,6 @@ def _generate(
     return output
 
 
-def _is_compacted(owner: Any) -> bool:
-    """Return whether the method of a cache or session moves the positions of new tokens."""
-    return bool(owner.method.when.positions == "compacted")
-
-
 def _option(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:
     """Return an option of a `generate` call: a keyword, or part of a generation config."""
     given = kwargs.get("generation_config") or (args[1] if len(args) > 1 else None)
@@ -166,7 +163,7 @@ def _option(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], nam
 
 
 def _check_mode(
-    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], compacted: bool
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], when: When
 ) -> None:
     """Refuse the modes of `generate` that a compressed cache cannot serve."""
     option = partial(_option, model, args, kwargs)
@@ -181,7 +178,12 @@ def _check_mode(
     if option("use_cache") is False:
         raise InputError("use_cache=False leaves no cache to compress; leave that option out")
     drafts = kwargs.get("assistant_model") or option("prompt_lookup_num_tokens")
-    if compacted and drafts:
+    if when.follow is not None and drafts:
+        raise UnsupportedModel(
+            "eviction while decoding and assisted decoding came together, but what drafts push out "
+            "does not come back when they are rejected; use every=0"
+        )
+    if when.positions == "compacted" and drafts:
         raise UnsupportedModel(
             "positions='compacted' and assisted decoding came together, but drafts are placed "
             "before the compressed length is known; use positions='original'"

@@ -48,8 +48,14 @@ class View:
         if scaling is None:
             scaling = getattr(module, "scaling", None) or query.shape[-1] ** -0.5
         self.layer.attended = True
-        if self.layer.turn.prompt:
-            self.layer.turn.capture(self.layer.index, query, float(scaling))
+        turn, index = self.layer.turn, self.layer.index
+        turn.scaling[index] = float(scaling)
+        if turn.prompt:
+            turn.capture(index, query)
+            if turn.stop is not None:
+                turn.rank(index, *self.layer.store.tail(turn.stop))
+        elif turn.following.active:
+            turn.following.capture(index, query)
 
 
 class CompressedLayer(DynamicLayer):

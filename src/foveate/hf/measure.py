@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from foveate.cache.report import CacheReport, LayerReport
+from foveate.scope import Visual
 from foveate.types import TokenKinds
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _layer(
         bytes_stored=layer.store.nbytes,
         bytes_metadata=layer.store.metadata_nbytes,
         bytes_peak=max(layer.peak, layer.store.nbytes),
-        seconds=cache.ranked_seconds.get(layer.index, 0.0),
+        seconds=cache.turn.seconds.get(layer.index, 0.0),
         explain=_explain(cache, layer.index),
     )
 
@@ -103,7 +104,7 @@ def _notes(cache: CompressedCache, kinds: TokenKinds | None) -> list[str]:
     notes = list(cache.notes)
     if kinds is None:
         notes.append("nothing has passed through this cache yet")
-    elif not bool(kinds.visual.any()):
+    elif not bool(kinds.visual.any()) and isinstance(cache.method.scope, Visual):
         notes.append("the prompt has no visual tokens: every token was kept")
     if any(
         bool(values["fallback"].any()) for values in cache.explain.values() if "fallback" in values

@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from foveate.hf.following import Following
 from foveate.method import Method
-from foveate.types import PAD, TEXT, Int, Observation, TokenKinds
+from foveate.types import PAD, TEXT, Int, Observation, Ranking, Rotation, TokenKinds
 
 
 @dataclass
 class Turn:
     """What has been seen of a prompt, shared by the cache and its layers.
 
-    `start` is where the part begins that was not compressed yet, `expected` the length at which the
-    prompt is complete (None: after every prompt pass), `kinds` covers all positions up to there.
+    `start` is where the turn begins, `expected` the length at which its prompt is complete (None:
+    after every prompt pass), `stop` the position up to which this pass completes it and has it
+    ranked (None: it does not), `kinds` covers all positions up to there.
     """
 
     method: Method
     kinds: TokenKinds | None = None
     start: int = 0
     expected: int | None = None
+    stop: int | None = None
+    number: int = 0  # turns that were compressed
+    open: bool = False  # some of this turn's prompt has been read
+    rotation: Rotation | None = None
     running: bool = False
     prompt: bool = False
     clean: bool = True  # no stored slot is padding, and the caller's mask speaks of padding only
     plain_mask: bool = True
     rows: Int[Tensor, "B R"] | None = None  # logical positions wanted in this pass
-    picks: Int[Tensor, "B R"] | None = None  # the same, counted from the pass's first token
+    picks: Int[Tensor, "B R"] | None = None  # the same, from the pass's first token; None: all
     captured: dict[int, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
     scaling: dict[int, float] = field(default_factory=dict)
+    rankings: dict[int, Ranking] = field(default_factory=dict)
+    seconds: dict[int, float] = field(default_factory=dict)  # ranking, per layer
+
+    def __post_init__(self) -> None:
+        self.following = Following(self.method)
 
     def add(self, kinds: TokenKinds, seen: int, mask: Any = None) -> None:
         """Note the kinds of the tokens that start at position `seen`, and choose query rows."""
@@ -43,19 +55,21 @@ class Turn:
             if isinstance(mask, Tensor) and mask.shape[1:] == (seen + kinds.kind.shape[1],):
                 # rows that had finished earlier are padded by the caller
                 gap = gap.masked_fill(mask[:, known:seen].to(gap.device) == 0, PAD)
+                self.clean = self.clean and not bool((gap == PAD).any())
             self.kinds = self.kinds.followed_by(TokenKinds.of(gap)).followed_by(kinds)
+        self.open = True
         self.choose(seen, kinds.kind.shape[1])
 
     def choose(self, seen: int, tokens: int) -> None:
-        """Choose which query rows of this pass the method's score will read."""
-        self.rows = self.picks = None
+        """Choose which query rows of this pass the method's score will read, and when it will."""
+        self.rows = self.picks = self.stop = None
         assert self.kinds is not None
         stop = seen + tokens if self.expected is None else min(seen + tokens, self.expected)
-        if stop <= seen:
-            return
-        if self.method.keeps_everything:
-            return
         kinds = self.kinds.columns(self.start, stop)
+        if stop <= seen or not self.is_compressed(kinds):
+            return
+        if self.expected is None or stop == self.expected:
+            self.stop = stop
         wanted = self.method.score.rows(kinds)
         if wanted is None:
             return
@@ -67,22 +81,40 @@ class Turn:
         rows = int(wanted.sum(-1).max())
         if rows == 0:
             return
+        if rows == wanted.shape[1]:  # all of some row: nothing is picked
+            place = torch.arange(seen, seen + rows, device=wanted.device)
+            self.rows = torch.where(wanted, place, -1)
+            return
         # stable: wanted positions first, in order; a row with fewer is filled up with -1
         order = (~wanted).long().argsort(dim=-1, stable=True)[:, :rows]
         here = wanted.gather(-1, order)
         self.picks = order
         self.rows = torch.where(here, order + seen, -1)
 
-    def capture(self, layer: int, query: Tensor, scaling: float) -> None:
+    def is_compressed(self, kinds: TokenKinds) -> bool:
+        """Return whether a turn with these tokens is going to be compressed."""
+        again = self.method.when.recompress and bool(kinds.visual.any())
+        return not self.method.keeps_everything and (self.number == 0 or again)
+
+    def capture(self, layer: int, query: Tensor) -> None:
         """Keep the wanted query rows of one layer."""
-        self.scaling[layer] = scaling
-        if self.picks is None or self.rows is None:
+        if self.rows is None:
             return
-        picks = self.picks.to(query.device)
-        index = picks[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[-1])
-        self.captured.setdefault(layer, []).append(
-            (query.gather(2, index), self.rows.to(query.device))
-        )
+        if self.picks is not None:
+            picks = self.picks.to(query.device)
+            index = picks[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[-1])
+            query = query.gather(2, index)
+        elif query.shape[2] > self.rows.shape[1]:  # drafts that came behind the prompt
+            query = query[:, :, : self.rows.shape[1]]
+        self.captured.setdefault(layer, []).append((query, self.rows.to(query.device)))
+
+    @torch.no_grad()
+    def rank(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Rank one layer's turn as soon as its queries are there, and let go of them."""
+        began = time.perf_counter()
+        self.rankings[layer] = self.method.rank(self.observe(layer, keys, values))
+        self.captured.pop(layer, None)
+        self.seconds[layer] = time.perf_counter() - began
 
     def observe(
         self, layer: int, keys: Tensor, values: Tensor, queries: bool = True
@@ -91,18 +123,23 @@ class Turn:
         assert self.kinds is not None
         kinds = self.kinds.columns(self.start, self.start + keys.shape[2]).to(keys.device)
         parts = self.captured.get(layer, []) if queries else []
-        if not parts:
-            heads = keys.shape[1]
-            empty = keys.new_zeros(len(keys), heads, 0, keys.shape[-1])
+        if parts:
+            query = torch.cat([part for part, _ in parts], 2) if len(parts) > 1 else parts[0][0]
+            rows = torch.cat([row for _, row in parts], -1)
+            rows = torch.where(rows >= 0, rows - self.start, -1)
+        else:
+            query = keys[:, :, :0]
             rows = torch.zeros(len(keys), 0, dtype=torch.long, device=keys.device)
-            return Observation(empty, keys, values, kinds, self.scaling[layer], layer, rows)
-        query = torch.cat([part for part, _ in parts], 2)
-        rows = torch.cat([row for _, row in parts], -1) - self.start
-        wanted = self.method.score.rows(kinds)
-        if wanted is not None and rows.numel():
+        wanted = self.method.score.rows(kinds) if parts else None
+        if wanted is not None:
             asked = wanted.to(rows.device).gather(-1, rows.clamp(min=0)) & (rows >= 0)
             rows = torch.where(asked, rows, -1)
-        return Observation(query, keys, values, kinds, self.scaling[layer], layer, rows)
+        scaling = self.scaling[layer]
+        return Observation(query, keys, values, kinds, scaling, layer, rows, self.rotation)
+
+    def begin(self, seen: int) -> None:
+        """Begin a turn at position `seen`; what came before stays as it is."""
+        self.start, self.open = seen, True
 
     def close(self, stop: int, packed: bool) -> None:
         """End the turn at logical position `stop`."""
@@ -111,25 +148,30 @@ class Turn:
         if not packed and bool((turn == PAD).any()):
             self.clean = False
         self.captured.clear()
-        self.rows = self.picks = None
+        self.rankings.clear()
+        self.rows = self.picks = self.stop = None
+        self.open = False
 
     def take(self, rows: Tensor) -> None:
         """Keep the named rows of the batch."""
         if self.kinds is not None:
             self.kinds = self.kinds.rows(rows.to(self.kinds.kind.device))
+        self.following.take(rows)
 
     def crop(self, length: int) -> None:
         """Forget the positions from `length` on."""
         if self.kinds is not None and self.kinds.kind.shape[1] > length:
             self.kinds = self.kinds.columns(0, length)
         self.start = min(self.start, length)
+        self.following.crop(length)
 
     def reset(self) -> None:
         """Forget everything."""
-        self.kinds, self.start, self.clean = None, 0, True
-        self.rows = self.picks = None
-        self.captured.clear()
-        self.scaling.clear()
+        self.kinds, self.start, self.number, self.clean, self.open = None, 0, 0, True, False
+        self.rows = self.picks = self.stop = None
+        for record in (self.captured, self.scaling, self.rankings, self.seconds):
+            record.clear()
+        self.following.reset()
 
     def note_mask(self, mask: Any, tokens: int) -> None:
         """Remember whether the caller's mask says more than where a prompt's padding is.
