@@ -33,12 +33,20 @@ NAMES = {
     "apply",
     "column_stats",
     "compress",
+    "elastic",
     "full",
+    "h2o",
+    "lookm",
     "method",
     "methods",
     "plan",
+    "prefixkv",
     "random",
     "recency",
+    "roco",
+    "streaming",
+    "tgvkv",
+    "tova",
 }
 
 

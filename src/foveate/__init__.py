@@ -13,7 +13,23 @@ from foveate.errors import (
 from foveate.kernels.allocate import allocate
 from foveate.kernels.column_stats import column_stats
 from foveate.method import Method, apply, plan
-from foveate.methods import MethodInfo, aircache, full, method, methods, random, recency
+from foveate.methods import (
+    MethodInfo,
+    aircache,
+    elastic,
+    full,
+    h2o,
+    lookm,
+    method,
+    methods,
+    prefixkv,
+    random,
+    recency,
+    roco,
+    streaming,
+    tgvkv,
+    tova,
+)
 from foveate.types import LayerKV, Observation, Plan, TokenKinds
 
 if TYPE_CHECKING:
@@ -43,12 +59,20 @@ __all__ = [
     "apply",
     "column_stats",
     "compress",
+    "elastic",
     "full",
+    "h2o",
+    "lookm",
     "method",
     "methods",
     "plan",
+    "prefixkv",
     "random",
     "recency",
+    "roco",
+    "streaming",
+    "tgvkv",
+    "tova",
 ]
 
 

@@ -133,7 +133,7 @@ def test_key_tiles_give_the_same(monkeypatch):
     sample = observations(kinds_of(*LAYOUT))
     found = decided(sample)
     whole = Merge(1.0, "key")(sample[0], found.scores[0], found.keep[0])
-    monkeypatch.setattr("foveate.reduce.merge.BLOCK_ELEMENTS", 2 * 2 * 20 * 3)
+    monkeypatch.setattr("foveate.reduce.match.BLOCK_ELEMENTS", 2 * 2 * 20 * 3)
     assert same(Merge(1.0, "key")(sample[0], found.scores[0], found.keep[0]), whole)
 
 

@@ -9,20 +9,48 @@ from foveate.errors import MethodError, nearest
 from foveate.method import Method
 from foveate.methods.aircache import aircache
 from foveate.methods.baselines import full, random, recency
+from foveate.methods.elastic import elastic
+from foveate.methods.h2o import h2o
+from foveate.methods.lookm import lookm
 from foveate.methods.paper import MethodInfo, Option, describe
+from foveate.methods.prefixkv import prefixkv
+from foveate.methods.roco import roco
+from foveate.methods.stateless import streaming, tova
+from foveate.methods.tgvkv import tgvkv
 
 __all__ = [
     "MethodInfo",
     "Option",
     "aircache",
+    "elastic",
     "full",
+    "h2o",
+    "lookm",
     "method",
     "methods",
+    "prefixkv",
     "random",
     "recency",
+    "roco",
+    "streaming",
+    "tgvkv",
+    "tova",
 ]
 
-PRESETS: tuple[Callable[..., Method], ...] = (aircache, random, recency, full)
+PRESETS: tuple[Callable[..., Method], ...] = (
+    aircache,
+    h2o,
+    tova,
+    streaming,
+    roco,
+    elastic,
+    prefixkv,
+    tgvkv,
+    lookm,
+    random,
+    recency,
+    full,
+)
 
 
 def method(name: str, keep: float | int | None = None, **options: Any) -> Method:

@@ -3,6 +3,8 @@
 from foveate.score.attention import Attention
 from foveate.score.baseline import Constant, Random, Recency
 from foveate.score.elite import Elite
+from foveate.score.fluctuation import Fluctuation
+from foveate.score.grounding import Grounded
 from foveate.score.order import PerImage, Spread
 from foveate.score.statistics import Described
 from foveate.score.window import AllText, LastRows, LastVisual
@@ -13,6 +15,8 @@ __all__ = [
     "Constant",
     "Described",
     "Elite",
+    "Fluctuation",
+    "Grounded",
     "LastRows",
     "LastVisual",
     "PerImage",

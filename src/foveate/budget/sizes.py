@@ -1,0 +1,49 @@
+"""Layer sizes that were measured before, read from a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from foveate.budget.total import head_equal, spread, supply
+from foveate.errors import MethodError
+from foveate.option import Keep, plain_keep
+from foveate.types import Int, Ranking
+
+__all__ = ["Sizes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """In proportion to `shares`, one per decoder layer of the model, with an exact total.
+
+    Layers that nothing compresses have share 1 there. Pinned tokens come on top of the proportion.
+    """
+
+    keep: Keep
+    shares: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keep", plain_keep(self.keep))
+        if not isinstance(self.shares, tuple) or not any(self.shares):
+            raise MethodError(
+                f"shares={self.shares!r} cannot be used; give a tuple with a share for every layer"
+            )
+
+    def __call__(self, rankings: Sequence[Ranking]) -> Int[Tensor, "N B H"]:
+        """Return the counts of kept candidates; raise `MethodError` for sizes of another model."""
+        layers = [ranking.layer for ranking in rankings]
+        untold = {number for number, share in enumerate(self.shares) if share < 1} - set(layers)
+        if untold or max(layers) >= len(self.shares):
+            raise MethodError(
+                f"there are sizes of {len(self.shares)} layers, and {len(layers)} layers, numbers "
+                f"{min(layers)} to {max(layers)}, are compressed here; make the table for this "
+                "model with `foveate calibrate sizes`"
+            )
+        tokens = supply(rankings)
+        weights = torch.tensor([self.shares[number] for number in layers], dtype=torch.float64)
+        counts = spread(self.keep, weights.expand(tokens.going.shape), tokens)
+        return head_equal(counts, rankings)
