@@ -6,7 +6,7 @@ import torch
 from families import BY_NAME, IMAGE
 from foveate.calibration.boxes import Stated
 from foveate.errors import InputError
-from foveate.hf.places import picture_cells
+from foveate.hf.places import _covering, _nearest, picture_cells
 
 # Token counts of a grid, and how many visual tokens come before it, for image 0 of each family.
 GRIDS = {
@@ -87,3 +87,9 @@ def test_unknown_places_are_named():
     inputs["input_ids"] = torch.full_like(inputs["input_ids"], 7)
     with pytest.raises(InputError, match="none of the picture's placeholders"):
         picture_cells(config, inputs, (50, 50))
+
+
+def test_how_many_tiles_lie_side_by_side():
+    assert [_nearest(6, size) for size in ((300, 200), (200, 300), (600, 90))] == [3, 2, 6]
+    assert [_covering(12, size) for size in ((347, 180), (180, 347))] == [4, 3]
+    assert [_covering(8, size) for size in ((590, 157), (157, 590))] == [4, 2]

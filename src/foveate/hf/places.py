@@ -122,10 +122,7 @@ def _any_resolution(config: Any, inputs: Mapping[str, Any], spans: Sequence[int]
 def _tiles(
     config: Any, spans: Sequence[int], visual: Sequence[int], size: tuple[int, int]
 ) -> Cells | None:
-    """Return the grid of square tiles before a small view of all (InternVL, Idefics 3, SmolVLM).
-
-    Of the tile arrangements with this many tiles, the one nearest to the picture's shape is it.
-    """
+    """Return the grid of square tiles before a small view of all (InternVL, Idefics 3, SmolVLM)."""
     usual = optional(config, "image_seq_length")
     joined = len(spans) == 1 and hasattr(config, "downsample_ratio") and isinstance(usual, int)
     apart = len(spans) > 1 and len(set(spans)) == 1 and hasattr(config, "scale_factor")
@@ -134,10 +131,8 @@ def _tiles(
     side = math.isqrt(each)
     if not (joined or apart) or rest or side * side != each or count < 3:
         return None
-    tiles = count - 1
-    wide = [columns for columns in range(1, tiles + 1) if tiles % columns == 0]
-    across = min(wide, key=lambda columns: abs(size[0] / size[1] - columns * columns / tiles))
-    down = tiles // across
+    across = _nearest(count - 1, size) if joined else _covering(count - 1, size)
+    down = (count - 1) // across
     return tuple(
         tuple(
             visual[((y // side) * across + x // side) * each + (y % side) * side + x % side]
@@ -145,3 +140,21 @@ def _tiles(
         )
         for y in range(down * side)
     )
+
+
+def _nearest(tiles: int, size: tuple[int, int]) -> int:
+    """Return the columns of that many tiles whose shape is nearest to a picture's (InternVL)."""
+    ratio = size[0] / size[1]
+    return min(_divisors(tiles), key=lambda across: abs(ratio - across * across / tiles))
+
+
+def _covering(tiles: int, size: tuple[int, int]) -> int:
+    """Return the columns of that many tiles whose longer side a picture fills (Idefics 3)."""
+    share = min(size) / max(size)
+    long = min(_divisors(tiles), key=lambda side: abs(tiles // side - math.ceil(share * side)))
+    return long if size[0] >= size[1] else tiles // long
+
+
+def _divisors(number: int) -> list[int]:
+    """Return the divisors of a number, the largest first."""
+    return [one for one in range(number, 0, -1) if number % one == 0]
