@@ -1,4 +1,4 @@
-"""`foveate heads` and `foveate calibrate`: tables of the embedded model, of others, and mishaps."""
+"""`foveate heads`: tables of the embedded model, of others, and mishaps."""
 
 import json
 import string
@@ -10,10 +10,9 @@ from transformers import BatchFeature
 
 from families import BY_NAME, IMAGE
 from families.qwen import GRIDS
-from foveate import method
 from foveate.calibration.pages import generated
 from foveate.calibration.tables import load_table
-from foveate.cli import calibrate, models
+from foveate.cli import models
 from foveate.tiny.documents import document
 
 
@@ -245,52 +244,6 @@ def test_a_picture_of_no_known_format(run, tmp_path):
     assert (done.code, done.out) == (2, "")
     assert "heads.picture cannot be written" in done.err
     assert out.exists()
-
-
-@pytest.mark.usefixtures("untrained")
-def test_redundancy(run, tmp_path):
-    out = tmp_path / "redundancy.json"
-    done = run("calibrate", "redundancy", "--pages", 3, "--out", out, "--json")
-    found = json.loads(done.out)
-    table = load_table(out, "redundancy")
-    table.check(None, 3, 2, 1)
-    assert found["redundancy"] == [list(row) for row in table.values]
-    assert (found["pages"], found["seed"]) == (3, 0)
-    assert "keep" not in found
-    again = run("calibrate", "redundancy", "--pages", 3, "--out", out)
-    assert "over 3 pages" in again.out and str(out) in again.out
-
-
-@pytest.mark.usefixtures("untrained")
-def test_sizes(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(calibrate, "_prefixkv", lambda keep: method("random", keep=keep))
-    out = tmp_path / "sizes.json"
-    done = run("calibrate", "sizes", "--keep", "0.25", "--pages", 2, "--out", out, "--json")
-    assert done.code == 0, done.err
-    found = json.loads(done.out)
-    table = load_table(out, "sizes")
-    assert table.keep == found["keep"] == 0.25
-    assert found["shares"] == list(table.per_layer)
-    assert len(found["shares"]) == 3
-    assert all(0.24 < share < 0.3 for share in found["shares"])
-    assert "kept share" in run("calibrate", "sizes", "--pages", 1, "--out", out).out
-
-
-@pytest.mark.usefixtures("untrained")
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (("colours",), "'redundancy', 'sizes'"),
-        (("redundancy", "--keep", "0.1"), "which has no budget"),
-        (("redundancy", "--out", "none/r.json"), "there is no folder none"),
-        (("sizes", "--keep", "much"), "is not a number"),
-    ],
-)
-def test_calibrations_that_cannot_be_made(run, tmp_path, monkeypatch, options, words):
-    monkeypatch.chdir(tmp_path)
-    done = run("calibrate", *options)
-    assert (done.code, done.out) == (2, "")
-    assert words in done.err
 
 
 def test_pages_of_another_folder_are_the_same_twice(run, tmp_path, folder):
