@@ -27,6 +27,7 @@ check: setup ## formatting, lint, types, documentation
 	$(VENV)/bin/mypy
 	$(PYTHON_BIN) scripts/check_docs.py
 	$(PYTHON_BIN) scripts/tables.py --check
+	$(PYTHON_BIN) scripts/methods_page.py --check
 
 format: setup ## format, and fix what can be fixed
 	$(VENV)/bin/ruff format .
