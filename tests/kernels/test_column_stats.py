@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from foveate.errors import InputError
-from foveate.kernels.column_stats import blocked, column_stats, naive
+from foveate.kernels.column_stats import blocked, column_stats, naive, row_blocks
 
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-5, torch.bfloat16: 1e-5}
 
@@ -66,6 +66,31 @@ def test_columns_positions_weights_and_given_norm():
     compare(queries, keys, rows=rows, positions=positions[:, 0], power=2, weights=weights)
     compare(queries, keys, rows=rows, lse=lse, weights=weights)
     compare(queries, keys, rows=rows, lse=lse, power=math.inf, columns=by_head)
+
+
+@pytest.mark.parametrize("power", [1, 2, math.inf])
+@pytest.mark.parametrize("heads", [(6, 2), (3, 3), (5, 1)], ids=str)
+def test_mean_over_a_group_comes_first(power, heads):
+    Hq, H = heads
+    queries, keys, rows = problem(Hq=Hq, H=H, R=7)
+    weights = torch.rand(2, H, 7) * (torch.rand(2, H, 7) < 0.7)
+    columns = torch.rand(2, Hq, 23) < 0.6
+    compare(queries, keys, rows=rows, power=power, group=True)
+    compare(queries, keys, rows=rows, power=power, group=True, weights=weights, columns=columns)
+
+
+def test_row_blocks_are_the_softmax(monkeypatch):
+    queries, keys, rows = problem(R=9)
+    columns = torch.rand(2, 23) < 0.6
+    monkeypatch.setattr(blocked, "BLOCK_ELEMENTS", 2 * 6 * 23 * 4)
+    parts = list(row_blocks(queries, keys, scaling=0.3, rows=rows, columns=columns))
+    assert [part.stop - part.start for part, _ in parts] == [4, 4, 1]
+    keys = keys.repeat_interleave(3, 1)
+    logits = queries.double() @ keys.double().mT * 0.3
+    seen = columns[:, None, None] & (torch.arange(23) <= rows[:, None, :, None])
+    expected = logits.masked_fill(~seen, -torch.inf).softmax(-1).nan_to_num(0)
+    found = torch.cat([p for _, p in parts], 2)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_in_many_blocks_and_tiles(monkeypatch):
