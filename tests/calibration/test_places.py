@@ -84,6 +84,7 @@ def test_unknown_places_are_named():
     with pytest.raises(InputError, match="cuts pictures to a square, and this one has 60 x 50"):
         prepared("llava-1.5", cropped=True)
     assert prepared("llava-1.5", size=(50, 50), cropped=True)
+    assert prepared("llava-next", cropped=True)  # its tiles are square before they are cut
     inputs["input_ids"] = torch.full_like(inputs["input_ids"], 7)
     with pytest.raises(InputError, match="none of the picture's placeholders"):
         picture_cells(config, inputs, (50, 50))

@@ -10,6 +10,7 @@ from tokenizers.models import WordLevel
 
 import families
 import foveate
+from foveate.calibration.tables import load_table
 from foveate.cli import models
 
 FAMILY = families.BY_NAME["llava-1.5"]
@@ -70,6 +71,31 @@ def test_a_folder_answers(run, folder, photo):
     assert (found["model"], found["visual_total"]) == (folder, 16)
     assert found["visual_kept"] == 8
     assert found["bytes_stored"] < found["full"]["bytes_stored"]
+
+
+def test_a_folder_s_heads_are_scored(run, folder, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    words = [" ".join(f"w{i}" for i in range(100 + q, families.VOCAB, 4)) for q in range(4)]
+    boxes = [(0, 0, 19, 19), (20, 0, 39, 19), (0, 20, 19, 39), (20, 20, 39, 39)]
+    chunks = [{"text": t, "box": box} for t, box in zip(words, boxes, strict=True)]
+    names = [f"{number}.png" for number in range(6)]
+    for name in names:
+        Image.effect_noise((40, 40), 90).convert("RGB").save(data / name)
+    pages = [{"image": name, "chunks": chunks} for name in names]
+    (data / "pages.json").write_text(json.dumps(pages))
+    out = tmp_path / "heads.json"
+    options = ("--prompt", "w7 w8", "--max-new-tokens", "8", "--out", out, "--json")
+    done = run("heads", "--model", folder, "--data", data, *options)
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert (found["model"], found["prompt"], found["pages"]) == ("llava", "w7 w8", 6)
+    assert 0 < found["tokens_used"] < found["tokens"]
+    load_table(out, "heads").check(folder, 3, 6, 2)
+    Image.effect_noise((40, 30), 90).convert("RGB").save(data / "0.png")
+    done = run("heads", "--model", folder, "--data", data, *options)
+    assert (done.code, done.out) == (2, "")
+    assert "give square pictures" in done.err
 
 
 def test_everything_kept_answers_the_same(run, folder, photo):

@@ -45,13 +45,13 @@ def picture_cells(
     grid = kinds.grids[0] if kinds.grids else ()
     if len(grid) == 1 and grid[0][0] == 1:
         return Stated(grid[0][1], grid[0][2]).cells(visual)
-    found = _square(config, spans) or _written_rows(config, inputs, spans)
-    found = found or _any_resolution(config, inputs, spans)
-    if cropped and size[0] != size[1]:
+    found = _square(config, spans)
+    if found and cropped and size[0] != size[1]:
         raise InputError(
             f"the processor cuts pictures to a square, and this one has {size[0]} x {size[1]} "
             "pixels; give square pictures"
         )
+    found = found or _written_rows(config, inputs, spans) or _any_resolution(config, inputs, spans)
     cells = found.cells(visual) if found else _tiles(config, spans, visual, size)
     if cells is None:
         raise _unknown(config, spans)
