@@ -44,6 +44,7 @@ NAMES = {
     "random",
     "recency",
     "roco",
+    "snapkv",
     "streaming",
     "tgvkv",
     "tova",

@@ -20,6 +20,8 @@ __all__ = [
     "check_choice",
     "check_count",
     "check_flag",
+    "check_number",
+    "check_odd",
     "check_share",
     "plain_keep",
 ]
@@ -55,6 +57,28 @@ def check_flag(name: str, value: object) -> None:
     """Raise `MethodError` unless `value` is True or False."""
     if not isinstance(value, bool):
         raise MethodError(f"{name}={value!r} cannot be used; give True or False")
+
+
+def check_number(
+    name: str, value: object, least: float = 0.0, most: float = math.inf, open_end: bool = False
+) -> None:
+    """Raise `MethodError` unless `value` is a finite number from `least` to `most`.
+
+    With `open_end` the least number itself is no value.
+    """
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    fits = math.isfinite(number) and least <= number <= most
+    if not fits or (open_end and number == least):
+        first = f"above {least:g}" if open_end else f"of at least {least:g}"
+        last = f" and at most {most:g}" if most < math.inf else ""
+        raise MethodError(f"{name}={value!r} cannot be used; give a number {first}{last}")
+
+
+def check_odd(name: str, value: object) -> None:
+    """Raise `MethodError` unless `value` is an odd number of at least 1."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or int(value) < 1 or int(value) % 2 == 0:  # type: ignore[call-overload]
+        raise MethodError(f"{name}={value!r} cannot be used; give an odd number, 1 or more")
 
 
 def check_share(name: str, value: object) -> None:

@@ -15,6 +15,7 @@ from foveate.methods.lookm import lookm
 from foveate.methods.paper import MethodInfo, Option, describe
 from foveate.methods.prefixkv import prefixkv
 from foveate.methods.roco import roco
+from foveate.methods.snapkv import snapkv
 from foveate.methods.stateless import streaming, tova
 from foveate.methods.tgvkv import tgvkv
 
@@ -32,6 +33,7 @@ __all__ = [
     "random",
     "recency",
     "roco",
+    "snapkv",
     "streaming",
     "tgvkv",
     "tova",
@@ -39,6 +41,7 @@ __all__ = [
 
 PRESETS: tuple[Callable[..., Method], ...] = (
     aircache,
+    snapkv,
     h2o,
     tova,
     streaming,

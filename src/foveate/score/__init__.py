@@ -6,6 +6,7 @@ from foveate.score.elite import Elite
 from foveate.score.fluctuation import Fluctuation
 from foveate.score.grounding import Grounded
 from foveate.score.order import PerImage, Spread
+from foveate.score.pool import Pooled
 from foveate.score.statistics import Described
 from foveate.score.window import AllText, LastRows, LastVisual
 
@@ -20,6 +21,7 @@ __all__ = [
     "LastRows",
     "LastVisual",
     "PerImage",
+    "Pooled",
     "Random",
     "Recency",
     "Spread",
