@@ -20,15 +20,17 @@ def cosine(a, b):
 
 
 def matched(keys, stay, kind, within_modality):
-    """Which kept position every other one goes to, and how similar it is: {j: (c, cos)}."""
+    """Which kept position every other one goes to, and how similar it is: {j: (c, cos)}.
+
+    Cosines within 1e-6 are equal, and the earlier position is taken.
+    """
     out = {}
     for j in range(len(keys)):
         targets = [c for c in stay if not within_modality or kind[c] == kind[j]]
         if j not in stay and targets:
-            s, c = max(
-                ((cosine(keys[j], keys[c]), c) for c in targets), key=lambda x: (x[0], -x[1])
-            )
-            out[j] = (c, s)
+            cosines = [cosine(keys[j], keys[c]) for c in targets]
+            near = [c for c, s in zip(targets, cosines, strict=True) if s >= max(cosines) - 1e-6]
+            out[j] = (min(near), max(cosines))
     return out
 
 
