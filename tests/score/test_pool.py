@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from foveate.errors import MethodError
 from foveate.method import Score
-from foveate.score import Attention, LastRows, Pooled
 from foveate.scope import All, Visual
+from foveate.score import Attention, LastRows, Pooled
 from foveate.types import Observation, Ranking, TokenKinds
 from samples import kinds_of, observations
 
