@@ -36,7 +36,7 @@ def nearest_position(
 def nearest_key(
     keys: Float[Tensor, "B H T D"], kept: Bool[Tensor, "B H T"], giving: Bool[Tensor, "B H T"]
 ) -> tuple[Int[Tensor, "B H T"], Float[Tensor, "B H T"]]:
-    """Return for every giving position the kept one with the highest cosine of keys, and the cosine.
+    """Return for every giving position the kept one with the highest cosine of keys, and that.
 
     It is 0 for a key of length 0; of equals the earlier is taken. What does not give gets 0 and 0.
     """
