@@ -2,7 +2,7 @@
 
 import torch
 
-from foveate.types import Observation, TokenKinds
+from foveate.types import Observation, Rotation, TokenKinds
 
 
 def kinds_of(*layouts: str) -> TokenKinds:
@@ -19,6 +19,7 @@ def observations(
 ) -> list[Observation]:
     """Return random observations of all rows; attention gets peaks where keys resemble queries."""
     made = torch.Generator().manual_seed(seed)
+    rotation = Rotation(100.0 ** -(torch.arange(D // 2) / max(1, D // 2)))
     B, T = kinds.kind.shape
 
     def normal(*shape):
@@ -32,6 +33,7 @@ def observations(
             kinds,
             D**-0.5,
             layer,
+            rotation=rotation,
         )
         for layer in range(layers)
     ]
@@ -50,4 +52,5 @@ def only_row(observation: Observation, row: int) -> Observation:
         cut,
         observation.scaling,
         observation.layer,
+        rotation=observation.rotation,
     )

@@ -34,8 +34,11 @@ NAMES = {
     "column_stats",
     "compress",
     "elastic",
+    "expected",
     "full",
     "h2o",
+    "keydiff",
+    "knorm",
     "lookm",
     "method",
     "methods",
@@ -48,6 +51,7 @@ NAMES = {
     "streaming",
     "tgvkv",
     "tova",
+    "vnorm",
 }
 
 

@@ -17,8 +17,11 @@ from foveate.methods import (
     MethodInfo,
     aircache,
     elastic,
+    expected,
     full,
     h2o,
+    keydiff,
+    knorm,
     lookm,
     method,
     methods,
@@ -30,6 +33,7 @@ from foveate.methods import (
     streaming,
     tgvkv,
     tova,
+    vnorm,
 )
 from foveate.types import LayerKV, Observation, Plan, TokenKinds
 
@@ -61,8 +65,11 @@ __all__ = [
     "column_stats",
     "compress",
     "elastic",
+    "expected",
     "full",
     "h2o",
+    "keydiff",
+    "knorm",
     "lookm",
     "method",
     "methods",
@@ -75,6 +82,7 @@ __all__ = [
     "streaming",
     "tgvkv",
     "tova",
+    "vnorm",
 ]
 
 

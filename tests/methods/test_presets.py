@@ -149,7 +149,13 @@ def test_a_batch_is_its_rows(name, shape):
 
 def reordered(x, order):
     return type(x)(
-        x.queries[order], x.keys[order], x.values[order], x.kinds.rows(order), x.scaling, x.layer
+        x.queries[order],
+        x.keys[order],
+        x.values[order],
+        x.kinds.rows(order),
+        x.scaling,
+        x.layer,
+        rotation=x.rotation,
     )
 
 

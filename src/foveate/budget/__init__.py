@@ -1,9 +1,23 @@
 """BUDGET: how many candidates stay, per layer, row and key-value head."""
 
+from foveate.budget.dense import Dense
+from foveate.budget.heads import PooledHeads
 from foveate.budget.layers import LayerShares
 from foveate.budget.level import Level
-from foveate.budget.schedule import Pyramid, Uniform
+from foveate.budget.schedule import Pyramid, Steps, Uniform
 from foveate.budget.sizes import Sizes
+from foveate.budget.table import HeadTable
 from foveate.budget.union import Union
 
-__all__ = ["LayerShares", "Level", "Pyramid", "Sizes", "Uniform", "Union"]
+__all__ = [
+    "Dense",
+    "HeadTable",
+    "LayerShares",
+    "Level",
+    "PooledHeads",
+    "Pyramid",
+    "Sizes",
+    "Steps",
+    "Uniform",
+    "Union",
+]

@@ -10,8 +10,10 @@ from foveate.method import Method
 from foveate.methods.aircache import aircache
 from foveate.methods.baselines import full, random, recency
 from foveate.methods.elastic import elastic
+from foveate.methods.expected import expected
 from foveate.methods.h2o import h2o
 from foveate.methods.lookm import lookm
+from foveate.methods.norms import keydiff, knorm, vnorm
 from foveate.methods.paper import MethodInfo, Option, describe
 from foveate.methods.prefixkv import prefixkv
 from foveate.methods.roco import roco
@@ -24,8 +26,11 @@ __all__ = [
     "Option",
     "aircache",
     "elastic",
+    "expected",
     "full",
     "h2o",
+    "keydiff",
+    "knorm",
     "lookm",
     "method",
     "methods",
@@ -37,6 +42,7 @@ __all__ = [
     "streaming",
     "tgvkv",
     "tova",
+    "vnorm",
 ]
 
 PRESETS: tuple[Callable[..., Method], ...] = (
@@ -50,6 +56,10 @@ PRESETS: tuple[Callable[..., Method], ...] = (
     prefixkv,
     tgvkv,
     lookm,
+    knorm,
+    vnorm,
+    keydiff,
+    expected,
     random,
     recency,
     full,

@@ -2,11 +2,15 @@
 
 from foveate.score.attention import Attention
 from foveate.score.baseline import Constant, Random, Recency
+from foveate.score.density import Density
 from foveate.score.elite import Elite
+from foveate.score.expected import Expected
 from foveate.score.fluctuation import Fluctuation
 from foveate.score.grounding import Grounded
+from foveate.score.norms import KeyDifference, KeyNorm, ValueNorm
 from foveate.score.order import PerImage, Spread
 from foveate.score.pool import Pooled
+from foveate.score.shifting import Shifting
 from foveate.score.statistics import Described
 from foveate.score.window import AllText, LastRows, LastVisual
 
@@ -14,15 +18,21 @@ __all__ = [
     "AllText",
     "Attention",
     "Constant",
+    "Density",
     "Described",
     "Elite",
+    "Expected",
     "Fluctuation",
     "Grounded",
+    "KeyDifference",
+    "KeyNorm",
     "LastRows",
     "LastVisual",
     "PerImage",
     "Pooled",
     "Random",
     "Recency",
+    "Shifting",
     "Spread",
+    "ValueNorm",
 ]
