@@ -81,6 +81,10 @@ class Reduce(Protocol):
 class Follow(Protocol):
     """How the slots of a layer are ranked while decoding."""
 
+    @property
+    def reads(self) -> str:
+        """Return which new query rows it reads: "none", the "newest" of every row, or "all"."""
+
     def __call__(self, stored: Stored, tiers: Int[Tensor, "B H L"]) -> Ranking:
         """Return the ranking of the slots, with the state that goes on."""
 

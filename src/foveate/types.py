@@ -239,9 +239,9 @@ class Ranking:
 class Stored:
     """What is looked at in one layer while decoding: its slots, and the queries since last time.
 
-    `rows` holds the queries' logical positions, `positions` those of the slots (-1 is empty),
-    `kinds` covers all logical positions so far. `state` belongs to the slots; new ones have zeros.
-    `planned` is how many tokens the prompt kept, `room` how many may be stored now.
+    `rows` holds the queries' logical positions (-1: none), `positions` those of the slots (-1 is
+    empty or a pad), `kinds` covers all logical positions so far. `state` belongs to the slots; new
+    ones have zeros. `planned` is how many tokens the prompt kept, `room` how many may be stored.
     """
 
     queries: Float[Tensor, "B Hq R D"]

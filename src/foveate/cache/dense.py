@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from foveate.errors import CacheError
-from foveate.reduce.evict import pack
+from foveate.reduce.evict import taken
 from foveate.types import Bool, Float, Int, LayerKV
 
 
@@ -114,24 +114,47 @@ class Dense:
             for name, part in self.state.items()
         }
 
-    def retain(self, keep: Bool[Tensor, "B H L"], state: Mapping[str, Tensor]) -> None:
-        """Free every slot that is not kept; what stays is prefix then, with its new state."""
+    def shape(self, keep: Bool[Tensor, "B H L"]) -> Int[Tensor, " 4"]:
+        """Return four numbers about what is kept, for `retain`, where they may be waited for.
+
+        The fewest and the most slots of a head, whether all heads keep the same, whether any goes.
+        """
+        counts, logical = keep.sum(-1), self.logical()
+        alike = (keep == keep[:, :1]).all() if logical.shape[1] == 1 else counts.new_zeros(())
+        goes = (~keep & (logical >= 0)).any()
+        return torch.stack([counts.min(), counts.max(), alike.long(), goes.long()])
+
+    def retain(
+        self,
+        keep: Bool[Tensor, "B H L"],
+        state: Mapping[str, Tensor],
+        shape: Sequence[int] | None = None,
+    ) -> None:
+        """Free every slot that is not kept; what stays is prefix then, with its new state.
+
+        `keep` names no empty slot. `shape` is what `shape` says of it.
+        """
         assert self.keys is not None and self.values is not None
-        counts = keep.sum(-1)
         B, H, L = keep.shape
-        if bool((counts == L).all()):
-            self.state = dict(state)
+        least, most, alike, goes = self.shape(keep).tolist() if shape is None else shape
+        if not goes and most == L:
+            self.state = {name: part.expand(B, H, L) for name, part in state.items()}
             return
         logical = self.logical()
-        kept = pack(self.keys, self.values, keep)
-        order = kept.packed_positions
-        self.keys, self.values = kept.packed_keys, kept.packed_values
-        positions = logical.expand(B, H, L).gather(-1, order.clamp(min=0))
-        positions = positions.masked_fill(order < 0, -1)
-        if bool((positions == positions[:, :1]).all()):
-            positions = positions[:, :1]
+        kept = keep[:, :1] if alike else keep
+        order = kept.byte().argsort(dim=-1, stable=True)[..., L - most :]
+        positions = logical.expand(B, kept.shape[1], L).gather(-1, order)
+        order = order.expand(B, H, most)
+        self.keys, self.values = taken(self.keys, order), taken(self.values, order)
+        if least < most:
+            empty = ~kept.gather(-1, order[:, : kept.shape[1]])
+            positions = positions.masked_fill(empty, -1)
+            order = order.masked_fill(empty, -1)
+            self.keys = self.keys.masked_fill(empty[..., None], 0)
+            self.values = self.values.masked_fill(empty[..., None], 0)
         self.state = packed_state(state, order)
-        self.positions, self.start = positions.contiguous(), self.seen
+        self.positions, self.start = positions, self.seen
+        self._asked, self._answer = positions, least == most
 
     def logical(self) -> Int[Tensor, "B h L"]:
         """Return the position of every slot, -1 where it is empty; h is 1 if heads agree."""

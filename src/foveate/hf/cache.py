@@ -180,7 +180,6 @@ class CompressedCache(Cache):
         self.turn.running = False
         self.turn.captured.clear()
         self.turn.rankings.clear()
-        self.turn.following.captured.clear()
         recurrent = any(not hasattr(layer, "get_seq_length") for layer in self.layers)
         if recurrent or self._stored_lengths() != self._lengths:
             self.broken = True
@@ -234,7 +233,7 @@ class CompressedCache(Cache):
         """Evict what decoding has no room for, if it is time for that."""
         turn, began = self.turn, time.perf_counter()
         prompt = turn.open and (turn.expected is None or self.seen >= turn.expected)
-        if turn.following.is_due(prompt) and (prompt or not turn.open):
+        if turn.following.is_due(prompt, self.seen) and (prompt or not turn.open):
             assert turn.kinds is not None
             turn.following.look(self.compressed_layers, turn.kinds, turn.scaling)
             turn.open = False
@@ -245,13 +244,14 @@ class CompressedCache(Cache):
         observation = self.turn.observe(layer.index, *layer.store.tail(stop), queries=False)
         keep, ranking = plan.keep[i], self.turn.rankings[layer.index]
         counts: Tensor = plan.explain[i]["budget"]
+        state = ranking.state if self.method.when.follow is not None else {}
         if bool((keep | ~observation.kinds.valid[:, None]).all()):
             layer.store.seal(stop)
-            layer.store.note(counts, ranking.state, None)
+            layer.store.note(counts, state, None)
             return False
         kept = self.method.reduce(observation, plan.scores[i], keep)
         layer.store.pack(kept, stop)
-        layer.store.note(counts, ranking.state, kept.packed_positions)
+        layer.store.note(counts, state, kept.packed_positions)
         return True
 
     def crop(self, tokens_to_remove: int) -> None:

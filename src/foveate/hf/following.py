@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from foveate.method import Method, select
-from foveate.types import PAD, TEXT, Int, Stored, TokenKinds
+from foveate.types import PAD, TEXT, Int, Ranking, Stored, TokenKinds
 
 if TYPE_CHECKING:
     from foveate.hf.layer import CompressedLayer
@@ -25,10 +25,9 @@ class Following:
     def __init__(self, method: Method) -> None:
         self.method = method
         self.first: Tensor | None = None  # [B], tokens of the first prompt
-        self.prompts: Tensor | None = None  # [B], tokens of all prompts
-        self.fresh = 0  # tokens since the last look
-        self.valid: Tensor | None = None  # [B, q], tokens of this pass that are no pads
-        self.seen = 0
+        self.later: list[tuple[int, Tensor]] = []  # where later prompts began, what is no pad [B,q]
+        self.seen = self.looked = 0  # tokens before this pass, and at the last look
+        self.rows: Tensor | None = None  # [B, q], positions of this pass's tokens, -1 for pads
         self.captured: dict[int, list[tuple[Tensor, Tensor]]] = {}
 
     @property
@@ -36,107 +35,146 @@ class Following:
         """Return whether the first prompt is behind us."""
         return self.first is not None
 
+    @property
+    def prompts(self) -> Int[Tensor, " B"]:
+        """Return how many tokens all prompts had."""
+        assert self.first is not None
+        total = self.first
+        for _, valid in self.later:
+            total = total + valid.sum(-1).to(total.device)
+        return total
+
     def start(self, kinds: TokenKinds) -> None:
         """Begin behind a prompt of these kinds."""
         if self.method.when.follow is not None and not self.method.keeps_everything:
-            self.first = self.prompts = kinds.valid.sum(-1)
+            self.first, self.looked = kinds.valid.sum(-1), kinds.kind.shape[1]
 
     def open(self, seen: int, tokens: int, prompt: TokenKinds | None) -> None:
         """Prepare for a pass over `tokens` tokens behind `seen`, a prompt's if its kinds came."""
-        assert self.prompts is not None
-        self.seen, self.valid = seen, None
-        self.fresh += tokens
+        assert self.first is not None
+        self.seen = seen
+        rows = torch.arange(seen, seen + tokens, device=self.first.device)
+        self.rows = rows.expand(len(self.first), -1)
         if prompt is not None:
-            self.valid = prompt.valid
-            self.prompts = self.prompts + prompt.valid.sum(-1).to(self.prompts.device)
+            valid = prompt.valid.to(rows.device)
+            self.later.append((seen, valid))
+            self.rows = self.rows.masked_fill(~valid, -1)
 
     def capture(self, layer: int, query: Tensor) -> None:
-        """Keep all query rows of one layer."""
-        rows = torch.arange(self.seen, self.seen + query.shape[2], device=query.device)
-        rows = rows.expand(len(query), -1)
-        if self.valid is not None:
-            rows = rows.masked_fill(~self.valid.to(query.device), -1)
-        self.captured.setdefault(layer, []).append((query, rows))
+        """Keep the query rows of one layer that the method reads."""
+        reads = self.reads()
+        if reads == "none":
+            return
+        assert self.rows is not None
+        rows = self.rows = self.rows.to(query.device)
+        parts = self.captured.setdefault(layer, [])
+        parts.append((query.detach(), rows))
+        if reads == "newest" and (len(parts) > 1 or query.shape[2] > 1):
+            parts[:] = [newest(parts)]
 
-    def is_due(self, prompt: bool) -> bool:
+    def is_due(self, prompt: bool, seen: int) -> bool:
         """Return whether it is time for a look: after a prompt, and after `every` tokens."""
-        return prompt or self.fresh >= self.method.when.every
+        return prompt or seen - self.looked >= self.method.when.every
 
     def look(
         self, layers: Sequence[CompressedLayer], kinds: TokenKinds, scaling: Mapping[int, float]
     ) -> None:
         """Rank what every layer stores, and evict down to the room."""
-        for layer in layers:
-            parts = self.captured.pop(layer.index, [])
-            if parts and layer.store.keys is not None and layer.store.values is not None:
-                stored = self.stored(layer, parts, kinds, scaling[layer.index])
-                follow, store = self.method.when.follow, layer.store
-                assert follow is not None
-                ranking = follow(stored, self.tiers(stored))
-                keep = select(ranking, stored.room).expand_as(stored.positions)
-                store.retain(keep & (stored.positions >= 0), ranking.state)
+        layers = [layer for layer in layers if layer.store.planned is not None]
+        if not layers:
+            return
+        seen = layers[0].store.seen
+        views = self.views(layers, later_text(kinds, seen))
+        chosen = [self.choose(layer, views, scaling[layer.index]) for layer in layers]
+        home = chosen[0][1].device
+        shapes = torch.stack(
+            [x.store.shape(keep).to(home) for x, (_, keep) in zip(layers, chosen, strict=True)]
+        ).tolist()  # the only wait
+        for layer, (ranking, keep), shape in zip(layers, chosen, shapes, strict=True):
+            layer.store.retain(keep, ranking.state, shape)
         self.captured.clear()
-        self.fresh = 0
+        self.looked = seen
 
-    def stored(
+    def views(
+        self, layers: Sequence[CompressedLayer], kinds: TokenKinds
+    ) -> dict[torch.device, tuple[TokenKinds, Tensor, Tensor]]:
+        """Return kinds, tiers [B, T] and tokens of all prompts [B], on every device there is."""
+        tiers = self.method.scope.tiers(kinds, self.prompts.to(kinds.kind.device))
+        devices = {layer.store.keys.device for layer in layers if layer.store.keys is not None}
+        return {x: (kinds.to(x), tiers.to(x), self.prompts.to(x)) for x in devices}
+
+    def choose(
         self,
         layer: CompressedLayer,
-        parts: Sequence[tuple[Tensor, Tensor]],
-        kinds: TokenKinds,
+        views: Mapping[torch.device, tuple[TokenKinds, Tensor, Tensor]],
         scaling: float,
-    ) -> Stored:
-        """Return what there is to look at in one layer."""
-        store = layer.store
+    ) -> tuple[Ranking, Tensor]:
+        """Return how one layer ranks its slots, and which it keeps [B, H, L]."""
+        store, follow = layer.store, self.method.when.follow
         assert store.keys is not None and store.values is not None and store.planned is not None
+        assert follow is not None
+        kinds, tiers, prompts = views[store.keys.device]
         B, H, L = store.keys.shape[:3]
-        kinds = later_text(kinds, store.seen).to(store.keys.device)
-        return Stored(
-            torch.cat([query for query, _ in parts], 2),
-            torch.cat([rows for _, rows in parts], -1),
+        logical = store.logical()
+        at = tiers[:, None].expand(B, logical.shape[1], -1).gather(-1, logical.clamp(min=0))
+        at = at.masked_fill(logical < 0, PAD)
+        queries, rows = joined(self.captured.get(layer.index), store.keys)
+        stored = Stored(
+            queries,
+            rows,
             store.keys,
             store.values,
-            store.logical().expand(B, H, L),
+            logical.masked_fill(at == PAD, -1).expand(B, H, L),
             kinds,
             scaling,
             layer.index,
             store.numbers(),
             store.planned,
-            self.room(store.planned, kinds.valid.sum(-1)),
+            self.room(store.planned, prompts, kinds.valid.sum(-1)),
         )
+        ranking = follow(stored, at.expand(B, H, L))
+        return ranking, select(ranking, stored.room).expand(B, H, L)
 
-    def tiers(self, stored: Stored) -> Int[Tensor, "B H L"]:
-        """Return the tier of every slot."""
-        assert self.prompts is not None
-        tiers = self.method.scope.tiers(stored.kinds, self.prompts.to(stored.keys.device))
-        wide = tiers[:, None].expand(-1, stored.positions.shape[1], -1)
-        tiers = wide.gather(-1, stored.positions.clamp(min=0))
-        return tiers.masked_fill(stored.positions < 0, PAD)
-
-    def room(self, planned: Int[Tensor, "B H"], seen: Int[Tensor, " B"]) -> Int[Tensor, "B H"]:
-        """Return how many tokens every head may store now."""
-        assert self.first is not None and self.prompts is not None
+    def room(
+        self, planned: Int[Tensor, "B H"], prompts: Int[Tensor, " B"], seen: Int[Tensor, " B"]
+    ) -> Int[Tensor, "B H"]:
+        """Return how many tokens every head may store now; in whole numbers, for floats round."""
+        assert self.first is not None
         first = self.first.to(planned.device)[:, None].clamp(min=1)
         keep = self.method.budget.keep
         if self.method.when.grows:
-            return (planned * seen[:, None] / first - 1e-6).ceil().long()
-        if isinstance(keep, int):
-            return planned + (keep - first).clamp(min=0)
-        return (planned * self.prompts.to(planned.device)[:, None] / first + 1e-6).floor().long()
+            return -(-planned * seen[:, None]).div(first, rounding_mode="floor")
+        if isinstance(keep, float):
+            return (planned * prompts[:, None]).div(first, rounding_mode="floor")
+        return planned + (keep - first).clamp(min=0)
+
+    def reads(self) -> str:
+        """Return which query rows the method reads."""
+        follow = self.method.when.follow
+        return "none" if follow is None else follow.reads
 
     def take(self, rows: Tensor) -> None:
         """Keep the named rows of the batch."""
-        if self.first is None or self.prompts is None:
+
+        def taken(tensor: Tensor) -> Tensor:
+            return tensor[rows.to(tensor.device)]
+
+        if self.first is None:
             return
-        rows = rows.to(self.first.device)
-        self.first, self.prompts = self.first[rows], self.prompts[rows]
-        self.valid = None if self.valid is None else self.valid[rows.to(self.valid.device)]
+        self.first = taken(self.first)
+        self.later = [(start, taken(valid)) for start, valid in self.later]
+        self.rows = None if self.rows is None else taken(self.rows)
         self.captured = {
-            layer: [(q[rows.to(q.device)], r[rows.to(r.device)]) for q, r in parts]
+            layer: [(taken(query), taken(place)) for query, place in parts]
             for layer, parts in self.captured.items()
         }
 
     def crop(self, length: int) -> None:
-        """Forget the queries from position `length` on."""
+        """Forget the queries and the prompts from position `length` on."""
+        self.looked = min(self.looked, length)
+        self.later = [
+            (start, valid[:, : length - start]) for start, valid in self.later if start < length
+        ]
         self.captured = {
             layer: [(query, rows.masked_fill(rows >= length, -1)) for query, rows in parts]
             for layer, parts in self.captured.items()
@@ -145,6 +183,24 @@ class Following:
     def reset(self) -> None:
         """Forget everything."""
         self.__init__(self.method)  # type: ignore[misc]
+
+
+def newest(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return the newest query of every row of the batch, [B, Hq, 1, D], and its position."""
+    query = torch.cat([query for query, _ in parts], 2)
+    rows = torch.cat([rows for _, rows in parts], -1)
+    rows, at = rows.max(-1, keepdim=True)
+    at = at[:, None, :, None].expand(-1, query.shape[1], 1, query.shape[-1])
+    return query.gather(2, at), rows
+
+
+def joined(parts: Sequence[tuple[Tensor, Tensor]] | None, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Return queries [B, Hq, R, D] and their positions [B, R]; none where nothing is read."""
+    if not parts:
+        return keys[:, :, :0], torch.zeros(len(keys), 0, dtype=torch.long, device=keys.device)
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat([query for query, _ in parts], 2), torch.cat([rows for _, rows in parts], -1)
 
 
 def later_text(kinds: TokenKinds, seen: int) -> TokenKinds:

@@ -29,7 +29,7 @@ class View:
         store, turn = self.layer.store, self.layer.turn
         if not store.compressed:
             return mask
-        covered = turn.plain_mask and (turn.clean or mask is None)
+        covered = turn.plain_mask and (mask is None or (turn.clean and not turn.open))
         if (
             covered
             and store.is_gapless()

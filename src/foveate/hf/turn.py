@@ -64,6 +64,8 @@ class Turn:
         """Choose which query rows of this pass the method's score will read, and when it will."""
         self.rows = self.picks = self.stop = None
         assert self.kinds is not None
+        if self.following.active:  # what is stored is ranked later, all of it
+            return
         stop = seen + tokens if self.expected is None else min(seen + tokens, self.expected)
         kinds = self.kinds.columns(self.start, stop)
         if stop <= seen or not self.is_compressed(kinds):
@@ -163,6 +165,7 @@ class Turn:
         if self.kinds is not None and self.kinds.kind.shape[1] > length:
             self.kinds = self.kinds.columns(0, length)
         self.start = min(self.start, length)
+        self.open = self.open and length > self.start
         self.following.crop(length)
 
     def reset(self) -> None:

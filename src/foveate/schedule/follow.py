@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from foveate.errors import MethodError
 from foveate.kernels.column_stats import column_stats
+from foveate.method import places
 from foveate.option import Choice, Count, Share, check_choice, check_count, check_share
-from foveate.types import GOES_FIRST, GOES_LAST, PINNED, Float, Int, Ranking, Stored
+from foveate.score.fluctuation import deviation
+from foveate.types import (
+    GOES_FIRST,
+    GOES_LAST,
+    PAD,
+    PINNED,
+    STAYS,
+    Bool,
+    Float,
+    Int,
+    Ranking,
+    Stored,
+)
 
 __all__ = ["Accumulated", "LatestRow", "OldestFirst", "Steady"]
 
@@ -24,6 +39,7 @@ class OldestFirst:
     """
 
     distance: int | None = None
+    reads: ClassVar[str] = "none"
 
     def __call__(self, stored: Stored, tiers: Int[Tensor, "B H L"]) -> Ranking:
         """Return the ranking by position."""
@@ -46,6 +62,7 @@ class Accumulated:
     """
 
     statistic: Choice = "sum"
+    reads: ClassVar[str] = "all"
 
     def __post_init__(self) -> None:
         check_choice("statistic", self.statistic, ("sum", "rate"))
@@ -63,26 +80,35 @@ class LatestRow:
     """What the newest row looks at least goes first (TOVA, arXiv 2401.06104; CAKE, 2503.12491).
 
     `heads="shared"` averages over all query heads, "per_kv_head" over those of a group. A `kernel`
-    above 1 averages over that many neighbouring slots, zeros behind the ends included.
+    above 1 averages over that many neighbouring slots, zeros behind the ends included. `rows="all"`
+    takes the mean over all rows since the last look instead of the newest one.
     """
 
     heads: Choice = "shared"
     kernel: Count = 1
+    rows: Choice = "newest"
 
     def __post_init__(self) -> None:
         check_choice("heads", self.heads, ("shared", "per_kv_head"))
+        check_choice("rows", self.rows, ("newest", "all"))
         check_count("kernel", self.kernel, least=1)
+        if self.kernel % 2 == 0:
+            raise MethodError(f"kernel={self.kernel} has no middle; give an odd number")
+
+    @property
+    def reads(self) -> str:
+        """Return which of the new query rows count."""
+        return self.rows
 
     def __call__(self, stored: Stored, tiers: Int[Tensor, "B H L"]) -> Ranking:
         """Return the ranking by the attention of the newest row."""
-        newest = (stored.rows == stored.rows.amax(-1, keepdim=True)) & (stored.rows >= 0)
-        scores = attention(stored, newest.float())
+        scores = attention(stored)
         if self.heads == "shared":
             scores = scores.mean(1, keepdim=True).expand(-1, stored.keys.shape[1], -1)
         else:
             scores = scores.unflatten(1, (-1, stored.groups)).mean(2)
         if self.kernel > 1:
-            scores = torch.nn.functional.avg_pool1d(scores, self.kernel, 1, self.kernel // 2)
+            scores = smoothed(scores, stored.positions >= 0, self.kernel)
         return Ranking(scores, tiers, stored.layer)
 
 
@@ -96,6 +122,7 @@ class Steady:
     """
 
     spread: Share = 0.3
+    reads: ClassVar[str] = "all"
 
     def __post_init__(self) -> None:
         check_share("spread", self.spread)
@@ -105,29 +132,28 @@ class Steady:
         total = of(stored, "sum") + attention(stored, group=True)
         square = of(stored, "square") + attention(stored, group=True, power=2)
         count = of(stored, "count") + lookers(stored)
-        mean = total / count.clamp(min=1)
-        spread = (square / count.clamp(min=1) - mean.square()).clamp(min=0).sqrt()
-        spread = spread.masked_fill(tiers == PINNED, torch.inf)
-        order = spread.masked_fill(tiers < 0, -torch.inf).argsort(dim=-1, stable=True)
-        place = torch.empty_like(order)
-        place.scatter_(
-            -1, order, torch.arange(order.shape[-1], device=order.device).expand_as(order)
-        )
-        place = place - (tiers < 0).sum(-1, keepdim=True)
+        counted = (tiers != PAD) & (tiers != STAYS)
+        order = torch.where(tiers == PINNED, PINNED, GOES_FIRST).masked_fill(~counted, PAD)
         steady = stored.room - (stored.room * self.spread + 1e-6).floor().long()
-        unsteady = (place >= steady[..., None]) & (tiers == GOES_FIRST)
-        tiers = tiers.masked_fill(unsteady, GOES_LAST)
+        unsteady = places(deviation(total, square, count), order, None) < (
+            counted.sum(-1) - steady
+        ).unsqueeze(-1)
+        tiers = tiers.masked_fill(unsteady & (tiers == GOES_FIRST), GOES_LAST)
         state = {"sum": total, "square": square, "count": count}
-        return Ranking(mean, tiers, stored.layer, state=state)
+        return Ranking(total / count.clamp(min=1), tiers, stored.layer, state=state)
 
 
-def attention(
-    stored: Stored,
-    weights: Float[Tensor, "B R"] | None = None,
-    *,
-    power: float = 1,
-    group: bool = False,
-) -> Float[Tensor, "B X L"]:
+def smoothed(
+    scores: Float[Tensor, "B H L"], filled: Bool[Tensor, "B H L"], kernel: int
+) -> Float[Tensor, "B H L"]:
+    """Return averages over `kernel` neighbouring filled slots; the empty ones lie nowhere."""
+    order = filled.int().argsort(dim=-1, stable=True)  # what is empty first, at one end
+    line = scores.masked_fill(~filled, 0).gather(-1, order)
+    line = torch.nn.functional.avg_pool1d(line, kernel, 1, kernel // 2)
+    return torch.empty_like(line).scatter_(-1, order, line)
+
+
+def attention(stored: Stored, *, power: float = 1, group: bool = False) -> Float[Tensor, "B X L"]:
     """Return what the new rows together give every slot, X being Hq, or H for group means."""
     return column_stats(
         stored.queries,
@@ -135,7 +161,6 @@ def attention(
         scaling=stored.scaling,
         rows=stored.rows,
         positions=stored.positions,
-        weights=weights,
         power=power,
         group=group,
     )
@@ -143,9 +168,10 @@ def attention(
 
 def lookers(stored: Stored) -> Float[Tensor, "B H L"]:
     """Return how many of the new rows see each slot."""
-    rows = stored.rows[:, None, None, :]
-    sees = (rows >= 0) & (stored.positions[..., None] >= 0) & (stored.positions[..., None] <= rows)
-    return sees.float().sum(-1)
+    ascending = stored.rows.sort(-1).values
+    before = torch.searchsorted(ascending, stored.positions.clamp(min=0).flatten(1))
+    seen = (stored.rows.shape[1] - before).view_as(stored.positions)
+    return seen.masked_fill(stored.positions < 0, 0).float()
 
 
 def of(stored: Stored, name: str) -> Float[Tensor, "B H L"]:
