@@ -18,6 +18,8 @@ from samples import kinds_of, observations, only_row
 NAMES = [info.name for info in methods()]
 COMPRESSING = [name for name in NAMES if name != "full"]
 
+BY_HEAD = ("adakv", "sparsemm")  # heads have budgets of their own
+
 
 @pytest.mark.parametrize("name", NAMES)
 def test_methods_are_values(name):
@@ -84,7 +86,7 @@ def test_numbers_and_flags_change_the_method():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (dict(name="aircach"), r"no method 'aircach'; did you mean 'aircache'\?"),
+        (dict(name="aircach"), r"no method 'aircach'; did you mean 'aircache' or 'vlcache'\?"),
         (dict(name="xyz"), "known: .*aircache, .*full, .*random, recency, "),
         (dict(name="aircache", alfa=0.9), r"no option 'alfa'; did you mean 'alpha'\?"),
         (dict(name="random", alpha=0.9), "random has no option 'alpha'; known: keep, scope, seed"),
@@ -170,14 +172,20 @@ def reordered(x, order):
 def test_plans_keep_their_promises(name, keep, words, layers, pads):
     kinds = kinds_of("p" * pads + "".join(words))
     sample = observations(kinds, layers=layers, Hq=4, H=2, D=3, seed=pads)
-    made = method(name, keep=keep, scope="visual")
+    exact = {"redistribute": True} if name == "sparsemm" else {}  # its program loses tokens
+    made = method(name, keep=keep, scope="visual", **exact)
     found = plan(made, sample)
     V = int(kinds.visual.sum())
     least = min(1, V) * layers if name == "aircache" else 0
     total = round(keep * V * layers) if isinstance(keep, float) else min(keep, V) * layers
+    sums = [
+        sum(int((mask[0, head] & kinds.visual[0]).sum()) for mask in found.keep)
+        for head in range(2)
+    ]
+    wanted = [max(total, least)] * 2
+    assert sums == wanted or (name in BY_HEAD and sum(sums) == sum(wanted))
     for head in range(2):
         kept = [mask[0, head] for mask in found.keep]
-        assert sum(int((mask & kinds.visual[0]).sum()) for mask in kept) == max(total, least)
         assert all(
             (mask >= kinds.text[0]).all() and not (mask & ~kinds.valid[0]).any() for mask in kept
         )

@@ -8,10 +8,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from foveate.budget.total import Supply, head_equal, spread, supply
+from foveate.budget.total import MOST, Supply, head_equal, spread, supply
 from foveate.errors import MethodError
 from foveate.kernels.allocate import round_to
-from foveate.option import Choice, Count, Keep, Words, check_choice, check_count, plain_keep
+from foveate.option import (
+    Choice,
+    Count,
+    Keep,
+    Share,
+    Words,
+    check_choice,
+    check_count,
+    check_share,
+    plain_keep,
+)
 from foveate.types import Float, Int, Ranking
 
 __all__ = ["LayerShares", "share"]
@@ -19,6 +29,7 @@ __all__ = ["LayerShares", "share"]
 NORMS = ("sum", "minmax", "softmax_z")
 NEGATIVE = ("clamp0", "shift_min")
 OVERFLOW = ("redistribute", "clip_only")
+TINY = 1e-6  # a share of a whole number is that number, whatever the last digits say
 BITS = 20  # of a statistic that count
 
 
@@ -30,7 +41,9 @@ class LayerShares:
     softmax of the z-scores ("softmax_z"). `negative` values are set to 0 ("clamp0"), or the lowest
     is subtracted from all ("shift_min"), before that; "softmax_z" takes them as they are.
     A layer keeps `k_min` at least and all at most; what it cannot take goes to the others in
-    proportion ("redistribute"; the total is then exact) or is lost ("clip_only").
+    proportion ("redistribute"; the total is then exact) or is lost ("clip_only"). A layer also
+    keeps the share `least` of its tokens, pinned ones included, as far as that is no more than the
+    average budget.
     """
 
     keep: Keep
@@ -39,6 +52,7 @@ class LayerShares:
     k_min: Count = 1
     overflow: Choice = "redistribute"
     negative: Choice = "clamp0"
+    least: Share = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "keep", plain_keep(self.keep))
@@ -46,6 +60,7 @@ class LayerShares:
         check_choice("norm", self.norm, NORMS)
         check_choice("overflow", self.overflow, OVERFLOW)
         check_choice("negative", self.negative, NEGATIVE)
+        check_share("least", self.least)
         if not isinstance(self.by, tuple) or not self.by:
             raise MethodError(
                 f"by={self.by!r} names no statistic; give a tuple such as ('strength',)"
@@ -63,12 +78,19 @@ class LayerShares:
 
     def counts(self, weights: Float[Tensor, "B N"], tokens: Supply) -> Int[Tensor, "B N"]:
         """Return whole numbers of tokens for shares."""
+        floor = self.floor(tokens)
         if self.overflow == "redistribute":
-            return spread(self.keep, weights, tokens, self.k_min)
-        floor = tokens.going.clamp(max=self.k_min)
+            return spread(self.keep, weights, tokens, floor)
         clipped = (weights * tokens.base(self.keep)[:, None]).clamp(floor, tokens.going)
         counts = round_to(clipped, clipped.sum(-1).round().long(), tokens.going, floor)
         return tokens.with_pinned(self.keep, counts)
+
+    def floor(self, tokens: Supply) -> Int[Tensor, "B N"]:
+        """Return how many of the tokens that may go stay in any case."""
+        there = tokens.going + tokens.pinned
+        average = tokens.base(self.keep)[:, None] // there.shape[-1]
+        share = (self.least * there.double() - TINY).ceil().long() - tokens.pinned
+        return share.minimum(average).clamp(min=min(self.k_min, MOST)).minimum(tokens.going)
 
 
 def statistic(rankings: Sequence[Ranking], name: str) -> Float[Tensor, "B N"]:

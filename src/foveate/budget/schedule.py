@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from foveate.budget.total import head_equal, spread, supply
+from foveate.budget.total import head_equal, spread, supply, totals
 from foveate.errors import MethodError
 from foveate.option import Count, Keep, Number, check_count, plain_keep
 from foveate.types import Int, Ranking
 
-__all__ = ["Pyramid", "Uniform"]
+__all__ = ["Pyramid", "Steps", "Uniform"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +49,7 @@ class Pyramid:
     def __post_init__(self) -> None:
         object.__setattr__(self, "keep", plain_keep(self.keep))
         check_count("k_min", self.k_min)
-        number = isinstance(self.beta, (int, float)) and not isinstance(self.beta, bool)
-        if not number or not 1 <= self.beta < float("inf"):
-            raise MethodError(
-                f"beta={self.beta!r} cannot be used; give a number of at least 1 (1 is uniform)"
-            )
+        check_beta(self.beta)
 
     def __call__(self, rankings: Sequence[Ranking]) -> Int[Tensor, "N B H"]:
         """Return the counts of kept candidates."""
@@ -65,3 +61,49 @@ class Pyramid:
         step = torch.linspace(0, 1, layers, dtype=torch.float64)
         weights = most + (least - most) * step
         return head_equal(spread(self.keep, weights, tokens, self.k_min), rankings)
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """A pyramid in whole steps, as the program of arXiv 2406.02069 has it: its total is not exact.
+
+    With n tokens of what may go on average the layers have `most - l * ((most - least) // (N - 1))`
+    of V, where `least = n // beta` and `most = 2n - least`, or V and 2n - V where that is less.
+    Prompts of less than 2n tokens have n in every layer, and those of up to `keep` tokens all.
+    """
+
+    keep: Keep
+    beta: Number = 20.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keep", plain_keep(self.keep))
+        check_beta(self.beta)
+
+    def __call__(self, rankings: Sequence[Ranking]) -> Int[Tensor, "N B H"]:
+        """Return the counts of kept candidates."""
+        tokens = supply(rankings)
+        N = tokens.going.shape[-1]
+        there, pinned = tokens.going, tokens.pinned
+        keep = self.keep
+        # one layer's budget, in every layer the same formula
+        cap = torch.stack([totals(keep, x[:, None]) for x in (there + pinned).unbind(-1)], -1)
+        base = (cap - pinned).clamp(min=0)
+        least = torch.div(base.double(), self.beta, rounding_mode="floor").long()
+        most = 2 * base - least
+        wide = most >= there
+        most = torch.where(wide, there, most)
+        least = torch.where(wide, 2 * base - there, least)
+        step = (most - least) // max(N - 1, 1)
+        counts = most - torch.arange(N) * step
+        flat = (there + pinned < 2 * base) | (N == 1)
+        counts = torch.where(flat, base, counts).clamp(min=0).minimum(there)
+        return head_equal(tokens.with_pinned(keep, counts), rankings)
+
+
+def check_beta(beta: object) -> None:
+    """Raise `MethodError` unless `beta` is a finite number of at least 1."""
+    number = isinstance(beta, (int, float)) and not isinstance(beta, bool)
+    if not number or not 1 <= beta < float("inf"):  # type: ignore[operator]
+        raise MethodError(
+            f"beta={beta!r} cannot be used; give a number of at least 1 (1 is uniform)"
+        )

@@ -62,14 +62,19 @@ def totals(keep: float | int, tokens: Int[Tensor, "B N"]) -> Int[Tensor, " B"]:
 
 
 def spread(
-    keep: float | int, weights: Float[Tensor, "B N"], tokens: Supply, k_min: int = 0
+    keep: float | int,
+    weights: Float[Tensor, "B N"],
+    tokens: Supply,
+    least: int | Int[Tensor, "B N"] = 0,
 ) -> Int[Tensor, "B N"]:
     """Return counts, pinned tokens included, whose rest is in proportion to weights.
 
-    Of what may go a layer keeps `k_min` at least and all at most; where the total is less than the
+    Of what may go a layer keeps `least` at least and all at most; where the total is less than the
     minima, the minima are what is kept.
     """
-    floor = tokens.going.clamp(max=min(k_min, MOST))
+    floor = tokens.going.minimum(
+        least if isinstance(least, Tensor) else torch.tensor(min(least, MOST))
+    )
     counts = allocate(weights, tokens.base(keep), tokens.going, floor)
     return tokens.with_pinned(keep, counts)
 

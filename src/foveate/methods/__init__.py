@@ -7,8 +7,10 @@ from typing import Any
 
 from foveate.errors import MethodError, nearest
 from foveate.method import Method
+from foveate.methods.adakv import adakv
 from foveate.methods.aircache import aircache
 from foveate.methods.baselines import full, random, recency
+from foveate.methods.cake import cake
 from foveate.methods.elastic import elastic
 from foveate.methods.expected import expected
 from foveate.methods.h2o import h2o
@@ -16,15 +18,20 @@ from foveate.methods.lookm import lookm
 from foveate.methods.norms import keydiff, knorm, vnorm
 from foveate.methods.paper import MethodInfo, Option, describe
 from foveate.methods.prefixkv import prefixkv
+from foveate.methods.pyramidkv import pyramidkv
 from foveate.methods.roco import roco
 from foveate.methods.snapkv import snapkv
+from foveate.methods.sparsemm import sparsemm
 from foveate.methods.stateless import streaming, tova
 from foveate.methods.tgvkv import tgvkv
+from foveate.methods.vlcache import vlcache
 
 __all__ = [
     "MethodInfo",
     "Option",
+    "adakv",
     "aircache",
+    "cake",
     "elastic",
     "expected",
     "full",
@@ -35,19 +42,27 @@ __all__ = [
     "method",
     "methods",
     "prefixkv",
+    "pyramidkv",
     "random",
     "recency",
     "roco",
     "snapkv",
+    "sparsemm",
     "streaming",
     "tgvkv",
     "tova",
+    "vlcache",
     "vnorm",
 ]
 
 PRESETS: tuple[Callable[..., Method], ...] = (
     aircache,
     snapkv,
+    pyramidkv,
+    adakv,
+    sparsemm,
+    vlcache,
+    cake,
     h2o,
     tova,
     streaming,

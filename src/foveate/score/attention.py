@@ -21,7 +21,7 @@ from foveate.types import (
     TokenKinds,
 )
 
-__all__ = ["Attention"]
+__all__ = ["HEADS", "Attention", "by_heads"]
 
 SOFTMAX = ("restricted", "full")
 STATISTICS = ("mean", "sum", "rate")
@@ -63,11 +63,12 @@ class Attention:
         weights = chosen.at(observation.rows).float()
         if self.statistic == "mean":
             weights = weights / size.clamp(min=1)[..., None]
-        scores = self.reduced(self.columns(observation, chosen, candidates, weights), observation)
+        H = observation.keys.shape[1]
+        scores = by_heads(self.columns(observation, chosen, candidates, weights), H, self.heads)
         state = {}
         if self.statistic != "mean":
             seen = chosen.members.flip(-1).cumsum(-1).flip(-1).float()
-            count = self.reduced(seen.expand(-1, observation.queries.shape[1], -1), observation)
+            count = by_heads(seen.expand(-1, observation.queries.shape[1], -1), H, self.heads)
             state = {"sum": scores, "count": count}
             scores = scores / count.clamp(min=1) if self.statistic == "rate" else scores
         compressible = candidates.any(-1)
@@ -98,11 +99,9 @@ class Attention:
             weights=weights.expand(-1, observation.queries.shape[1], -1),
         )
 
-    def reduced(
-        self, sums: Float[Tensor, "B Hq T"], observation: Observation
-    ) -> Float[Tensor, "B H T"]:
-        """Return the mean over all query heads, or over those of a key-value head."""
-        H = observation.keys.shape[1]
-        if self.heads == "shared":
-            return sums.mean(1, keepdim=True).expand(-1, H, -1)
-        return sums.unflatten(1, (H, -1)).mean(2)
+
+def by_heads(sums: Float[Tensor, "B Hq T"], H: int, heads: str) -> Float[Tensor, "B H T"]:
+    """Return the mean over all query heads ("shared"), or over those of a key-value head."""
+    if heads == "shared":
+        return sums.mean(1, keepdim=True).expand(-1, H, -1)
+    return sums.unflatten(1, (H, -1)).mean(2)

@@ -11,7 +11,7 @@ from foveate.method import Score
 from foveate.option import Choice, Count, check_choice, check_odd
 from foveate.types import Bool, Float, Int, Observation, Ranking, TokenKinds
 
-__all__ = ["Pooled", "pooled", "segments"]
+__all__ = ["Pooled", "outside", "pooled", "segments"]
 
 HOW = ("avg", "max")
 OVER = ("rows", "spans", "sequence")
@@ -45,10 +45,7 @@ class Pooled:
         """Return the ranking with pooled scores."""
         ranking = self.score(observation, tiers)
         kinds = observation.kinds
-        observing = self.rows(kinds)
-        columns = kinds.valid if observing is None else kinds.valid & ~observing
-        may_go = ranking.candidates
-        columns = columns | (may_go if may_go.ndim == 2 else may_go.any(1))
+        columns = outside(kinds, self.rows(kinds), ranking.candidates)
         same = torch.zeros_like(kinds.span) if self.over == "sequence" else segments(kinds)
         if self.over == "rows":
             same = by_rows(kinds, same)
@@ -63,6 +60,16 @@ class Pooled:
             padded=self.over == "sequence",
         )
         return replace(ranking, scores=smooth.expand_as(scores))
+
+
+def outside(
+    kinds: TokenKinds,
+    observing: Bool[Tensor, "B T"] | None,
+    candidates: Bool[Tensor, "B T"] | Bool[Tensor, "B H T"],
+) -> Bool[Tensor, "B T"]:
+    """Return the tokens that may go or do not observe."""
+    columns = kinds.valid if observing is None else kinds.valid & ~observing
+    return columns | (candidates if candidates.ndim == 2 else candidates.any(1))
 
 
 def segments(kinds: TokenKinds) -> Int[Tensor, "B T"]:
