@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from foveate.errors import InputError
-from foveate.kernels.column_stats import blocked, column_stats, naive, row_blocks
+from foveate.kernels.column_stats import column_stats, naive, row_blocks, walk
 
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-5, torch.bfloat16: 1e-5}
 
@@ -82,7 +82,7 @@ def test_mean_over_a_group_comes_first(power, heads):
 def test_row_blocks_are_the_softmax(monkeypatch):
     queries, keys, rows = problem(R=9)
     columns = torch.rand(2, 23) < 0.6
-    monkeypatch.setattr(blocked, "BLOCK_ELEMENTS", 2 * 6 * 23 * 4)
+    monkeypatch.setattr(walk, "BLOCK_ELEMENTS", 2 * 6 * 23 * 4)
     parts = list(row_blocks(queries, keys, scaling=0.3, rows=rows, columns=columns))
     assert [part.stop - part.start for part, _ in parts] == [4, 4, 1]
     keys = keys.repeat_interleave(3, 1)
@@ -96,8 +96,8 @@ def test_row_blocks_are_the_softmax(monkeypatch):
 def test_in_many_blocks_and_tiles(monkeypatch):
     queries, keys, rows = problem(R=11, L=61)
     whole = column_stats(queries, keys, scaling=0.3, rows=rows)
-    monkeypatch.setattr(blocked, "BLOCK_ELEMENTS", 2 * 6 * 61 * 3)
-    monkeypatch.setattr(blocked, "TILE_ELEMENTS", 2 * 2 * 7 * 5)
+    monkeypatch.setattr(walk, "BLOCK_ELEMENTS", 2 * 6 * 61 * 3)
+    monkeypatch.setattr(walk, "TILE_ELEMENTS", 2 * 2 * 7 * 5)
     torch.testing.assert_close(column_stats(queries, keys, scaling=0.3, rows=rows), whole)
     keys = keys.half()
     compare(queries.half(), keys, rows=rows)

@@ -9,13 +9,10 @@ import torch
 from torch import Tensor
 
 from foveate.errors import InputError
+from foveate.kernels.column_stats.walk import Problem, walk
 from foveate.types import Bool, Float, Int
 
 __all__ = ["column_stats", "row_blocks"]
-
-BLOCK_ELEMENTS = 1 << 21  # probabilities held at once: 8 MiB, about what processors cache
-DEVICE_BLOCK_ELEMENTS = 1 << 25  # the same on an accelerator, which wants few, large steps
-TILE_ELEMENTS = 1 << 22  # keys cast to float32 at once
 
 
 def column_stats(
@@ -37,32 +34,42 @@ def column_stats(
     logical position `rows[i]`; -1 means that there is no such row. Keys lie at `positions`
     (0 .. L-1, if None), -1 being an empty slot. With `lse` the rows are normalised by that
     log-sum-exp instead of their own. `power` is 1, 2 or infinity, the last for the maximum of
-    `weights[i] * p[i, j]`. With `group` the probabilities are averaged over the query heads that
-    share a key head before anything else, and X is H instead of Hq. Rows without weight, and keys
-    outside the columns, are never looked at,
-    whatever they hold.
+    `weights[i] * p[i, j]`. With `group`, `p` is averaged over the query heads that share a key head
+    before anything else, and X is H instead of Hq. Rows without weight, and keys outside the
+    columns, are never looked at, whatever they hold.
     """
     if power not in (1, 2, math.inf):
         raise InputError(f"power={power!r} is not known; give 1, 2 or math.inf (the maximum)")
-    B, Hq = queries.shape[:2]
-    H, L = keys.shape[1:3]
-    X = H if group else Hq
-    weights = row_weights(weights, rows, X)
+    B, H, L = keys.shape[:3]
+    G = queries.shape[1] // H
+    weights = row_weights(weights, rows, H if group else H * G)
     queries, rows, weights, lse = used_rows(queries, rows, weights, lse)
-    out = torch.zeros(B, H, X // H, L, device=keys.device, dtype=torch.float32)
-    held = BLOCK_ELEMENTS if keys.device.type == "cpu" else DEVICE_BLOCK_ELEMENTS
-    step = max(1, held // max(1, B * Hq * L))
-    for start in range(0, rows.shape[1], step):
-        part = slice(start, start + step)
-        seen = visible(rows[:, part], columns, positions, H, L)
-        norm = None if lse is None else lse[..., part].unflatten(1, (H, -1))
-        p = probabilities(queries[:, :, part].unflatten(1, (H, -1)), keys, seen, scaling, norm)
-        p = p.mean(2, keepdim=True) if group else p
-        weight = weights[..., part].unflatten(1, (H, -1))[..., None]
-        # A row without weight may hold anything: it is replaced, not multiplied by zero.
-        p = torch.where(weight == 0, 0, p.square() if power == 2 else p) * weight
-        out = torch.maximum(out, p.amax(-2)) if power == math.inf else out + p.sum(-2)
-    return out.flatten(1, 2)
+    weights = weights.unflatten(1, (H, -1))
+    problem = Problem.of(queries, keys, scaling, rows, weights != 0, columns, positions, lse)
+    out = torch.zeros(B * H, 1 if group else G, problem.L, device=keys.device)
+    for part, p in walk(problem):
+        p = p.unflatten(1, (G, -1))
+        weight = weights[..., part].flatten(0, 1)
+        if group and power == 1:
+            p, weight = p.flatten(1, 2)[:, None], (weight / G).expand(-1, G, -1).flatten(1)[:, None]
+        elif group:
+            p = p.mean(1, keepdim=True)
+        add(out[..., : p.shape[-1]], p, weight, power)
+    return problem.spread(out, L).view(B, -1, L)
+
+
+def add(
+    out: Float[Tensor, "BH g n"],
+    p: Float[Tensor, "BH g r n"],
+    weight: Float[Tensor, "BH g r"],
+    power: float,
+) -> None:
+    """Add the statistics of one block to `out`; `p` is overwritten."""
+    if power == math.inf:
+        torch.maximum(out, p.mul_(weight[..., None]).amax(-2), out=out)
+        return
+    p = p.square_() if power == 2 else p
+    out += torch.bmm(weight.flatten(0, 1)[:, None], p.flatten(0, 1))[:, 0].view_as(out)
 
 
 def row_blocks(
@@ -74,50 +81,30 @@ def row_blocks(
     columns: Bool[Tensor, "B L"] | Bool[Tensor, "B Hq L"] | None = None,
     positions: Int[Tensor, "B L"] | Int[Tensor, "B H L"] | None = None,
 ) -> Iterator[tuple[slice, Float[Tensor, "B Hq r L"]]]:
-    """Yield blocks of rows and their probabilities over the keys they see, zero elsewhere.
+    """Yield the softmax that `column_stats` sums: which rows, and their probabilities in float32.
 
-    The arguments are those of `column_stats`; missing rows have zeros.
+    Every row is in exactly one block, in order. Probabilities are zero where a key is not seen, and
+    all zero where there is no row (-1).
     """
     B, Hq = queries.shape[:2]
-    H, L = keys.shape[1:3]
-    held = BLOCK_ELEMENTS if keys.device.type == "cpu" else DEVICE_BLOCK_ELEMENTS
-    step = max(1, held // max(1, B * Hq * L))
-    for start in range(0, rows.shape[1], step):
-        part = slice(start, min(start + step, rows.shape[1]))
-        seen = visible(rows[:, part], columns, positions, H, L)
-        p = probabilities(queries[:, :, part].unflatten(1, (H, -1)), keys, seen, scaling, None)
-        missing = rows[:, None, None, part, None] < 0
-        yield part, p.masked_fill(missing, 0).flatten(1, 2)
-
-
-def probabilities(
-    queries: Float[Tensor, "B H G r D"],
-    keys: Float[Tensor, "B H L D"],
-    seen: Bool[Tensor, "B h g r L"],
-    scaling: float,
-    norm: Float[Tensor, "B H G r"] | None,
-) -> Float[Tensor, "B H G r L"]:
-    """Return the softmax over the seen keys, or `exp(logit - norm)` there; zero elsewhere."""
-    logits = products(queries.float() * scaling, keys).masked_fill_(~seen, -torch.inf)
-    # A row that sees nothing has -inf everywhere, and -inf - (-inf) is not a number.
-    if norm is None:
-        return logits.softmax(-1).masked_fill_(~seen.any(-1, keepdim=True), 0)
-    norm = norm.float()
-    return logits.sub_(norm.masked_fill(norm == -torch.inf, 0)[..., None]).exp_()
+    L = keys.shape[2]
+    used = (rows >= 0)[:, None, None]
+    problem = Problem.of(queries, keys, scaling, rows, used, columns, positions, None)
+    for part, p in walk(problem):
+        count = p.shape[1] * keys.shape[1] // Hq
+        yield part, problem.spread(p, L).view(B, Hq, count, L)
 
 
 def row_weights(
-    weights: Float[Tensor, "B R"] | Float[Tensor, "B X R"] | None,
-    rows: Int[Tensor, "B R"],
-    heads: int,
+    weights: Float[Tensor, "B R"] | Float[Tensor, "B X R"] | None, rows: Int[Tensor, "B R"], X: int
 ) -> Float[Tensor, "B X R"]:
-    """Return the weight of every row in every head, zero where there is no row."""
+    """Return the weight of every row in every one of X heads, zero where there is no row."""
     if weights is None:
         weights = torch.ones(rows.shape, device=rows.device)
     if weights.ndim == 2:
         weights = weights[:, None]
     weights = weights.float().masked_fill(rows[:, None] < 0, 0)
-    return weights.expand(rows.shape[0], heads, rows.shape[1])
+    return weights.expand(rows.shape[0], X, rows.shape[1])
 
 
 def used_rows(
@@ -137,37 +124,3 @@ def used_rows(
     lse = None if lse is None else lse.gather(2, wide)
     weights = weights.gather(2, index[:, None].expand(-1, weights.shape[1], -1))
     return queries, rows.gather(1, index), weights, lse
-
-
-def visible(
-    rows: Int[Tensor, "B r"],
-    columns: Bool[Tensor, "B L"] | Bool[Tensor, "B Hq L"] | None,
-    positions: Int[Tensor, "B L"] | Int[Tensor, "B H L"] | None,
-    H: int,
-    L: int,
-) -> Bool[Tensor, "B h g r L"]:
-    """Return which keys each row sees; axes on which all agree have length one."""
-    if positions is None:
-        positions = torch.arange(L, device=rows.device).expand(rows.shape[0], L)
-    if positions.ndim == 2:
-        positions = positions[:, None]
-    positions = positions[:, :, None, None]
-    seen = (positions >= 0) & (positions <= rows[:, None, None, :, None])
-    if columns is None:
-        return seen
-    if columns.ndim == 2:
-        return seen & columns[:, None, None, None]
-    return seen & columns.unflatten(1, (H, -1))[..., None, :]
-
-
-def products(
-    queries: Float[Tensor, "B H G r D"], keys: Float[Tensor, "B H L D"]
-) -> Float[Tensor, "B H G r L"]:
-    """Return all inner products in float32, casting a tile of keys at a time."""
-    B, H, G, r, D = queries.shape
-    flat = queries.reshape(B, H, G * r, D)
-    step = (
-        keys.shape[2] if keys.dtype == torch.float32 else max(1, TILE_ELEMENTS // max(1, B * H * D))
-    )
-    tiles = [flat @ tile.float().transpose(-1, -2) for tile in keys.split(max(1, step), 2)]
-    return (torch.cat(tiles, -1) if len(tiles) > 1 else tiles[0]).unflatten(2, (G, r))
