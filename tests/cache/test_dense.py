@@ -9,19 +9,12 @@ from foveate.cache.dense import Dense
 from foveate.errors import CacheError
 from foveate.reduce import Evict
 from foveate.types import Observation
-from reference.cache import Entries
+from reference.cache import D, Entries, H, check, tokens
 
-H, D, DV = 3, 5, 7
 ACTIONS = st.lists(
     st.tuples(st.sampled_from(["append", "pack", "seal", "crop", "take"]), st.integers(0, 9999)),
     max_size=9,
 )
-
-
-def tokens(rows, count, rng):
-    return torch.randn(rows, H, count, D, generator=rng), torch.randn(
-        rows, H, count, DV, generator=rng
-    )
 
 
 def pack(store, twin, rng, shared):
@@ -36,26 +29,6 @@ def pack(store, twin, rng, shared):
     )
     store.pack(Evict()(observation, torch.zeros(B, H, T), keep), stop)
     twin.pack(keep, stop)
-
-
-def check(store, twin):
-    store.check()
-    if store.keys is None:
-        return
-    logical = store.logical()
-    for row in range(len(store.keys)):
-        for head in range(H):
-            at = logical[row, head if logical.shape[1] > 1 else 0]
-            filled = at >= 0
-            expected = twin.stored[row][head]
-            assert at[filled].tolist() == [e[0] for e in expected]
-            for found, part in ((store.keys, 1), (store.values, 2)):
-                mine = found[row, head, filled]
-                theirs = [e[part] for e in expected]
-                assert torch.equal(mine, torch.stack(theirs) if theirs else mine[:0])
-    assert store.is_gapless() == bool((logical >= 0).all())
-    needed = sum(x.nelement() * x.element_size() for x in (store.keys, store.values))
-    assert needed <= store.nbytes <= needed * 16 / 15  # a small crop is a slice
 
 
 @settings(max_examples=120, deadline=None)

@@ -2,6 +2,8 @@
 
 import torch
 
+H, D, DV = 3, 5, 7
+
 
 class Entries:
     """What every head of every row stores: a list of (position, key, value), ascending."""
@@ -56,3 +58,57 @@ def slot_mask(mask, logical, query_heads, queries, start):
                     else:
                         seen[b, h, i, s] = bool(mask[b % len(mask), 0, i, at])
     return seen
+
+
+class Numbers(Entries):
+    """Entries with one number each, that of decode-time eviction; new ones have zero."""
+
+    def __init__(self, rows, heads):
+        super().__init__(rows, heads)
+        self.numbers = [[{} for _ in range(heads)] for _ in range(rows)]
+
+    def retain(self, keep, number):
+        """Keep the entries whose positions `keep[row][head]` names, with new numbers."""
+        for row, by_head in enumerate(self.stored):
+            for head, entries in enumerate(by_head):
+                by_head[head] = [e for e in entries if e[0] in keep[row][head]]
+                self.numbers[row][head] = {e[0]: number(row, head, e[0]) for e in by_head[head]}
+        self.start = self.seen
+
+    def crop(self, length):
+        super().crop(length)
+        self.numbers = [
+            [{j: x for j, x in head.items() if j < length} for head in row] for row in self.numbers
+        ]
+
+    def take(self, rows):
+        super().take(rows)
+        self.numbers = [[dict(head) for head in self.numbers[row]] for row in rows]
+
+
+def tokens(rows, count, rng):
+    """Keys and values of new tokens."""
+    return torch.randn(rows, H, count, D, generator=rng), torch.randn(
+        rows, H, count, DV, generator=rng
+    )
+
+
+def check(store, twin):
+    """Whether a store holds the entries of its twin, and its bytes are what it says."""
+    store.check()
+    if store.keys is None:
+        return
+    logical = store.logical()
+    for row in range(len(store.keys)):
+        for head in range(H):
+            at = logical[row, head if logical.shape[1] > 1 else 0]
+            filled = at >= 0
+            expected = twin.stored[row][head]
+            assert at[filled].tolist() == [e[0] for e in expected]
+            for found, part in ((store.keys, 1), (store.values, 2)):
+                mine = found[row, head, filled]
+                theirs = [e[part] for e in expected]
+                assert torch.equal(mine, torch.stack(theirs) if theirs else mine[:0])
+    assert store.is_gapless() == bool((logical >= 0).all())
+    needed = sum(x.nelement() * x.element_size() for x in (store.keys, store.values))
+    assert needed <= store.nbytes <= needed * 16 / 15  # a small crop is a slice
