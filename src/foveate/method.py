@@ -65,6 +65,14 @@ class Budget(Protocol):
 
 
 @runtime_checkable
+class Fitted(Protocol):
+    """A score or budget that may hold numbers measured on one model."""
+
+    def check(self, model_name: str | None, layers: int, query_heads: int, kv_heads: int) -> None:
+        """Raise `MethodError` if they are another model's; without a name, by shape alone."""
+
+
+@runtime_checkable
 class Reduce(Protocol):
     """What becomes of the rest."""
 

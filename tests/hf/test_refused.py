@@ -12,6 +12,8 @@ from transformers import StaticCache
 import families
 import foveate
 import gold
+from foveate.calibration.tables import save_table
+from foveate.hf.watch import shape
 from seam import by_cache, check_selection
 
 NATIVE = pytest.mark.parametrize("family", families.NATIVE, ids=str)
@@ -144,3 +146,24 @@ def test_hybrid_with_a_cache_of_its_own_is_refused():
     with pytest.raises(foveate.UnsupportedModel):
         by_cache(family, model, inputs, foveate.aircache(keep=0.2))
     assert gold.same(gold.generate(model, inputs), untouched)
+
+
+def test_a_table_of_another_model_is_refused_when_the_cache_is_made(tmp_path):
+    model = QWEN.build()
+    layers, query_heads, kv_heads = shape(model)
+
+    def table(layers, name="org/model"):
+        numbers = {"layers": layers, "query_heads": query_heads, "kv_heads": kv_heads}
+        head = {"format": "foveate-heads", "version": 1, "model": name}
+        save_table(
+            tmp_path / "heads.json", {**head, **numbers, "scores": [[1.0] * query_heads] * layers}
+        )
+        return foveate.sparsemm(table=str(tmp_path / "heads.json"))
+
+    foveate.CompressedCache(model, table(layers))
+    with pytest.raises(foveate.MethodError, match=r"\(4, 6, 2\), and this model \(3, 6, 2\)"):
+        foveate.CompressedCache(model, table(layers + 1))
+    model.config._name_or_path = "org/model"
+    foveate.CompressedCache(model, table(layers))
+    with pytest.raises(foveate.MethodError, match=r"is of other, and this model is org/model"):
+        foveate.CompressedCache(model, table(layers, "other"))

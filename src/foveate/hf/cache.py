@@ -18,7 +18,7 @@ from foveate.hf.attach import Attachment, Lease
 from foveate.hf.generate import Owner
 from foveate.hf.layer import CompressedLayer, row_numbers
 from foveate.hf.measure import layer_report
-from foveate.hf.support import compressible, has_grid_positions, native_layers
+from foveate.hf.support import check_fitted, compressible, has_grid_positions, native_layers
 from foveate.hf.turn import Turn
 from foveate.method import Method, decide
 from foveate.types import Plan, TokenKinds
@@ -51,6 +51,7 @@ class CompressedCache(Cache):
             )
         self.lease = model if isinstance(model, Lease) else Lease(model)
         text = self.attachment.text_config
+        check_fitted(method, self.attachment.config)
         if method.when.positions == "compacted" and has_grid_positions(text):
             raise MethodError(
                 "positions='compacted' came for a model with positions in time, height and width; "
@@ -74,6 +75,7 @@ class CompressedCache(Cache):
                 for i, layer in enumerate(native_layers(text))
             ]
         )
+        self.turn.layers = len(self.layers)
 
     @property
     def attachment(self) -> Attachment:

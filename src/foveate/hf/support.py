@@ -10,6 +10,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from foveate.errors import UnsupportedModel
 from foveate.hf.attention import check_attention
+from foveate.method import Fitted, Method
 
 
 def unwrap(model: Any) -> nn.Module:
@@ -30,6 +31,21 @@ def optional(config: Any, name: str) -> Any:
         return getattr(config, name, None)
     except RuntimeError:  # transformers raises one for values that are stated per layer
         return None
+
+
+def head_counts(config: Any) -> tuple[int, Any, Any]:
+    """Return how many layers, query heads and key-value heads a text config states."""
+    heads = optional(config, "num_attention_heads")
+    return int(config.num_hidden_layers), heads, optional(config, "num_key_value_heads") or heads
+
+
+def check_fitted(method: Method, config: Any) -> None:
+    """Raise `MethodError` if a part of the method was measured on another model."""
+    for part in (method.score, method.budget):
+        if isinstance(part, Fitted):
+            layers, heads, kv_heads = head_counts(config.get_text_config(decoder=True))
+            name = optional(config, "_name_or_path") or None
+            part.check(name, layers, heads or 0, kv_heads or 0)
 
 
 def has_grid_positions(config: Any) -> bool:

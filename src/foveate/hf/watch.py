@@ -17,7 +17,7 @@ from transformers.cache_utils import DynamicLayer
 
 from foveate.errors import UnsupportedModel
 from foveate.hf.attention import attention_seam, tag
-from foveate.hf.support import check_model, optional, unwrap
+from foveate.hf.support import check_model, head_counts, optional, unwrap
 
 __all__ = ["Watched", "greedy", "plain_cache", "shape"]
 
@@ -26,14 +26,13 @@ def shape(model: Any) -> tuple[int, int, int]:
     """Return how many decoder layers, query heads and key-value heads a model has."""
     config: Any = unwrap(model).config
     text = config.get_text_config(decoder=True)
-    heads = optional(text, "num_attention_heads")
-    kv_heads = optional(text, "num_key_value_heads") or heads
+    layers, heads, kv_heads = head_counts(text)
     if not isinstance(heads, int) or not isinstance(kv_heads, int) or heads % kv_heads:
         raise UnsupportedModel(
             f"{type(text).__name__} states {heads!r} query heads and {kv_heads!r} key-value heads; "
             "a table needs one number of each for all layers, the second dividing the first"
         )
-    return int(text.num_hidden_layers), heads, kv_heads
+    return layers, heads, kv_heads
 
 
 def plain_cache(model: nn.Module) -> DynamicCache:
