@@ -34,6 +34,7 @@ def observations(
             D**-0.5,
             layer,
             rotation=rotation,
+            layers=layers,
         )
         for layer in range(layers)
     ]
@@ -43,7 +44,7 @@ def only_row(observation: Observation, row: int) -> Observation:
     """Return one row without its padding."""
     kinds = observation.kinds
     start = int((kinds.kind[row] == -1).sum())
-    cut = TokenKinds(*(x[row : row + 1, start:] for x in (kinds.kind, kinds.span, kinds.special)))
+    cut = kinds.rows(torch.tensor([row])).columns(start, kinds.kind.shape[1])
     part = (slice(row, row + 1), slice(None), slice(start, None))
     return Observation(
         observation.queries[part],
@@ -53,4 +54,5 @@ def only_row(observation: Observation, row: int) -> Observation:
         observation.scaling,
         observation.layer,
         rotation=observation.rotation,
+        layers=observation.layers,
     )

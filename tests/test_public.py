@@ -39,6 +39,7 @@ NAMES = {
     "expected",
     "full",
     "h2o",
+    "infinipotv",
     "keydiff",
     "knorm",
     "lookm",

@@ -157,7 +157,7 @@ class Observation:
 
     Keys and queries are post-rotation. `rows` holds the logical position of every query row, -1
     where a row of the batch has fewer; without it the rows are the last R positions. `rotation` is
-    None where nothing is known about it.
+    None where nothing is known about it, and so is `layers`, the number of the model's layers.
     """
 
     queries: Float[Tensor, "B Hq R D"]
@@ -168,6 +168,7 @@ class Observation:
     layer: int
     rows: Int[Tensor, "B R"] = None  # type: ignore[assignment]  # filled in below
     rotation: Rotation | None = None
+    layers: int | None = None
 
     def __post_init__(self) -> None:
         kinds = TokenKinds.of(self.kinds)

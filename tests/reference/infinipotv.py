@@ -19,12 +19,15 @@ def spans_of(row):
 
 
 def frames_of(row):
-    """Lists of positions with the same patches in the same places; none if they do not match."""
-    spans = spans_of(row)
-    if len(spans) == 1 and spans[0][1] and spans[0][1][0] > 1:
-        own, (t, h, w) = spans[0]
-        return [own[i * h * w : (i + 1) * h * w] for i in range(t)]
-    return [own for own, _ in spans] if len({len(own) for own, _ in spans}) == 1 else []
+    """Lists of positions with the same patches in the same places; none if they do not match.
+
+    A video of known grid has as many frames as its grid says, anything else is one frame.
+    """
+    frames = []
+    for own, grid in spans_of(row):
+        size = grid[1] * grid[2] if grid else len(own)
+        frames += [own[i : i + size] for i in range(0, len(own), size)]
+    return frames if len({len(frame) for frame in frames}) == 1 else []
 
 
 def unit(K):
@@ -38,7 +41,7 @@ def changing(keys, frames, recent, n_tar):
     that is cut the earlier tokens.
     """
     f = len(frames)
-    r = min(max(int(recent * f), 1), f) if f > 1 else 0
+    r = min(max(math.floor(recent * f + 1e-6), 1), f) if f > 1 else 0
     newest = [j for frame in frames[f - r :][::-1] for j in frame]
     if not r:
         return []
@@ -107,7 +110,7 @@ def infinipotv(
             van = np.linalg.norm(values, axis=-1)
             if pooling == "adaptive":
                 van = pooled(van, row, layer * 4 // N)
-            first = changing(keys, frames, recent, C - round((1 - alpha) * C))
+            first = changing(keys, frames, recent, math.floor(alpha * C + 1e-6))
             rest = sorted(set(visual) - set(first), key=lambda j: (-van[j], j))
             by_head.append(sorted(text + first + rest[: C - len(first)]))
         out.append(by_head)

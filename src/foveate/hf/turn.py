@@ -31,6 +31,7 @@ class Turn:
     number: int = 0  # turns that were compressed
     open: bool = False  # some of this turn's prompt has been read
     rotation: Rotation | None = None
+    layers: int | None = None  # of the model
     running: bool = False
     prompt: bool = False
     clean: bool = True  # no stored slot is padding, and the caller's mask speaks of padding only
@@ -137,7 +138,9 @@ class Turn:
             asked = wanted.to(rows.device).gather(-1, rows.clamp(min=0)) & (rows >= 0)
             rows = torch.where(asked, rows, -1)
         scaling = self.scaling[layer]
-        return Observation(query, keys, values, kinds, scaling, layer, rows, self.rotation)
+        return Observation(
+            query, keys, values, kinds, scaling, layer, rows, self.rotation, self.layers
+        )
 
     def begin(self, seen: int) -> None:
         """Begin a turn at position `seen`; what came before stays as it is."""

@@ -14,6 +14,7 @@ from foveate.methods.cake import cake
 from foveate.methods.elastic import elastic
 from foveate.methods.expected import expected
 from foveate.methods.h2o import h2o
+from foveate.methods.infinipotv import infinipotv
 from foveate.methods.lookm import lookm
 from foveate.methods.norms import keydiff, knorm, vnorm
 from foveate.methods.paper import MethodInfo, Option, describe
@@ -36,6 +37,7 @@ __all__ = [
     "expected",
     "full",
     "h2o",
+    "infinipotv",
     "keydiff",
     "knorm",
     "lookm",
@@ -75,6 +77,7 @@ PRESETS: tuple[Callable[..., Method], ...] = (
     vnorm,
     keydiff,
     expected,
+    infinipotv,
     random,
     recency,
     full,

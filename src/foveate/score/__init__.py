@@ -12,11 +12,13 @@ from foveate.score.order import PerImage, Spread
 from foveate.score.pool import Pooled
 from foveate.score.shifting import Shifting
 from foveate.score.statistics import Described
+from foveate.score.video import Changing, Smoothed
 from foveate.score.window import AllText, LastRows, LastVisual
 
 __all__ = [
     "AllText",
     "Attention",
+    "Changing",
     "Constant",
     "Density",
     "Described",
@@ -33,6 +35,7 @@ __all__ = [
     "Random",
     "Recency",
     "Shifting",
+    "Smoothed",
     "Spread",
     "ValueNorm",
 ]
