@@ -19,25 +19,39 @@ def even(tokens, N):
     return [tokens // N + (layer < tokens % N) for layer in range(N)]
 
 
-def level(weights, tokens, caps):
-    """Whole numbers in proportion to weights, none above its cap, with the sum `tokens`."""
-    tokens = min(tokens, sum(caps))
-    shares = [0.0] * len(caps)
+def level(weights, tokens, caps, floors=None):
+    """Whole numbers in proportion to weights, none above its cap, with the sum `tokens`.
+
+    None is below its floor either, and where `tokens` does not reach the floors these are it.
+    """
+    floors = [min(f, c) for f, c in zip(floors or [0] * len(caps), caps, strict=True)]
+    tokens = max(sum(floors), min(tokens, sum(caps)))
+    shares = [float(f) for f in floors]
     weighted = [i for i, w in enumerate(weights) if w > 0]
-    if tokens > sum(caps[i] for i in weighted):  # the others share alike what these cannot take
+    others = [i for i, w in enumerate(weights) if not w > 0]
+    if tokens > sum(caps[i] for i in weighted) + sum(floors[i] for i in others):
         for i in weighted:
             shares[i] = float(caps[i])
-        free = [i for i in range(len(caps)) if i not in weighted]
+        free = others  # they share alike what the weighted ones cannot take
         weights = [1.0] * len(caps)
     else:
         free = weighted
     while free:
         left = tokens - sum(shares[i] for i in range(len(caps)) if i not in free)
         per_weight = left / sum(weights[i] for i in free)
-        full = [i for i in free if weights[i] * per_weight > caps[i]]
-        for i in full or free:
-            shares[i] = float(caps[i]) if full else weights[i] * per_weight
-        free = [i for i in free if i not in full] if full else []
+        wanted = {i: weights[i] * per_weight for i in free}
+        full = [i for i in free if wanted[i] > caps[i]]
+        empty = [i for i in free if wanted[i] < floors[i]]
+        excess = sum(floors[i] - wanted[i] for i in empty) - sum(wanted[i] - caps[i] for i in full)
+        bound = empty if excess > 0 else full or empty  # the level sinks, or it rises
+        for i in bound or free:
+            shares[i] = float(min(max(wanted[i], floors[i]), caps[i]))
+        free = [i for i in free if i not in bound] if bound else []
+    return largest_remainder(shares, tokens, caps)
+
+
+def largest_remainder(shares, tokens, caps):
+    """Whole numbers near shares with the sum `tokens`; of equal remainders the earlier grows."""
     counts = [math.floor(x + 1e-7) for x in shares]
     by_rest = sorted(
         range(len(caps)), key=lambda i: (-round(max(0.0, shares[i] - counts[i]), 7), i)
@@ -47,12 +61,17 @@ def level(weights, tokens, caps):
     return counts
 
 
-def by_weight(weights, tokens, n, pinned):
-    """Counts of layers of n tokens, `pinned` of them in every layer's count before the rest."""
+def by_weight(weights, tokens, n, pinned, least=0):
+    """Counts of layers of n tokens, `pinned` of them in every layer's count before the rest.
+
+    Of the rest a layer keeps at least `least`, as far as that is not above the average.
+    """
     N = len(weights)
     if tokens < pinned * N:
         return even(tokens, N)
-    return [pinned + x for x in level(weights, tokens - pinned * N, [n - pinned] * N)]
+    rest = tokens - pinned * N
+    floors = [min(least, rest // N)] * N
+    return [pinned + x for x in level(weights, rest, [n - pinned] * N, floors)]
 
 
 def counted(row, scope):
