@@ -96,8 +96,9 @@ class Steps:
         step = (most - least) // max(N - 1, 1)
         counts = most - torch.arange(N) * step
         flat = (there + pinned < 2 * base) | (N == 1)
-        counts = torch.where(flat, base, counts).clamp(min=0).minimum(there)
-        return head_equal(tokens.with_pinned(keep, counts), rankings)
+        counts = pinned + torch.where(flat, base, counts).clamp(min=0).minimum(there)
+        short = tokens.with_pinned(keep, torch.zeros_like(counts))
+        return head_equal(torch.where(cap < pinned, short, counts), rankings)
 
 
 def check_beta(beta: object) -> None:

@@ -26,6 +26,8 @@ from foveate.types import Float, Int, Ranking
 
 __all__ = ["HeadTable"]
 
+GRAIN = 2**30  # numbers that differ by less than 1 / GRAIN count as equal
+
 
 @dataclass(frozen=True, slots=True)
 class HeadTable:
@@ -62,7 +64,8 @@ class HeadTable:
             flat, zero = cap.flatten(1), torch.zeros_like(cap.flatten(1))
             whole = allocate(counts.flatten(1), H * base, flat, zero).view(counts.shape)
         else:
-            whole = counts.round().long().minimum(cap)
+            # Halves go to even numbers, whatever the last digits of the product say.
+            whole = ((counts * GRAIN).round() / GRAIN).round().long().minimum(cap)
         pinned = tokens.with_pinned(self.keep, torch.zeros_like(tokens.going))
         return (whole + pinned[..., None]).transpose(0, 1).to(device)
 

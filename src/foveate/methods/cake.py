@@ -36,7 +36,7 @@ def cake(
     Per layer and key-value head a token j is worth `mean_i a[i, j] + gamma * var_i a[i, j]` over
     the window's rows i, averaged over the head's query heads and over the `kernel` tokens around j.
     Layers share the budget in proportion to `H^(1/tau1) * V^(1/tau2)`, H being the entropy
-    `-sum a log a` and V the sum of the variances, over all heads and the tokens outside the window.
+    `-sum a log a` and V the sum of the variances, over all heads and the tokens that may go.
     `keep` counts all tokens, on average over the layers; the window is protected and inside the
     budget. While decoding the token goes that the newest row, averaged over the head's query heads
     and over `kernel` stored neighbours, looks at least, but for the newest `window`.

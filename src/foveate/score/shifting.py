@@ -9,7 +9,6 @@ from torch import Tensor
 
 from foveate.kernels.column_stats import row_blocks
 from foveate.option import Number, check_number
-from foveate.score.pool import outside
 from foveate.score.window import LastRows, Window
 from foveate.types import (
     GOES_FIRST,
@@ -33,7 +32,7 @@ class Shifting:
 
     Per key-value head, a being the attention of each of its query heads, whose scores are averaged.
     Statistics: "preference", `H^(1/tau1) * V^(1/tau2)` with the entropy `H = -sum a log a` and the
-    variance V, both summed over all heads and the tokens that may go or do not observe; "window"
+    variance V, both summed over all heads and the tokens that may go; "window"
     and "fallback" as `Attention` has them.
     """
 
@@ -56,10 +55,9 @@ class Shifting:
         chosen = self.window(observation)
         members = chosen.members.any(1)
         candidates = (tiers == GOES_FIRST) | (tiers == GOES_LAST)
-        columns = outside(observation.kinds, members, candidates)
-        mean, variance, entropy = moments(observation, members, columns)
+        mean, variance, entropy = moments(observation, members, candidates)
         worth = mean + self.gamma * variance
-        V = wide(variance.masked_fill(~columns[:, None], 0)).sum((1, 2))
+        V = wide(variance.masked_fill(~candidates[:, None], 0)).sum((1, 2))
         stats = {
             "preference": entropy ** (1 / self.tau1) * V ** (1 / self.tau2),
             "window": members.sum(-1).float(),
