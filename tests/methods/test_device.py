@@ -5,6 +5,7 @@ import torch
 
 from foveate.method import apply, plan
 from foveate.methods import aircache, random, recency
+from foveate.methods import method as named
 from foveate.types import Observation
 from samples import kinds_of, observations
 
@@ -15,6 +16,13 @@ METHODS = [
     aircache(0.3, window="all_text", norm="softmax_z", overflow="clip_only", merge=1.0),
     random(0.3),
     recency(7),
+    named("snapkv", 0.3, window=3),
+    named("snapkv", 0.3, window=3, pooling="max", pool_over="sequence", window_of="any"),
+    named("pyramidkv", 0.3, window=3, rounding="official"),
+    named("adakv", 0.3, window=3, normalize=True),
+    named("sparsemm", 0.3, window=3, table="random", redistribute=True),
+    named("vlcache", 0.3),
+    named("cake", 0.3, window=3),
 ]
 
 

@@ -78,7 +78,7 @@ def moments(
     observes = members.gather(-1, rows.clamp(min=0)) & (rows >= 0)
     B, Hq = observation.queries.shape[:2]
     mean = torch.zeros(B, Hq, members.shape[-1], device=rows.device)
-    off, entropy = torch.zeros_like(mean), wide(mean[:, 0, 0])
+    off, entropy = torch.zeros_like(mean), wide(mean.sum((1, 2)))
     seen = torch.zeros(B, 1, 1, device=rows.device)
     blocks = row_blocks(
         observation.queries,
