@@ -60,7 +60,6 @@ class Density:
         B, Hq = observation.queries.shape[:2]
         sums = torch.zeros(B, Hq, valid.shape[-1], device=rows.device)
         survivors = torch.zeros(B, dtype=torch.long, device=rows.device)
-        place = torch.arange(valid.shape[-1], device=rows.device)
         blocks = row_blocks(
             observation.queries,
             observation.keys,
@@ -68,11 +67,13 @@ class Density:
             rows=rows,
             columns=valid,
         )
-        for part, p in blocks:
+        for _, p in blocks:
             sums = sums + p.sum(2)
-            seen = valid[:, None] & (place <= rows[:, part, None])
-            stays = (p >= self.threshold * p.amax(-1, keepdim=True)) & seen[:, None]
-            survivors = survivors + stays.sum((1, 2, 3))
+            most = p.amax(-1, keepdim=True)  # 0 where there is no row
+            stays = p >= (self.threshold * most).masked_fill(most == 0, torch.inf)
+            survivors = survivors + stays.flatten(1).sum(-1)
         pairs = (valid.cumsum(-1) * members).sum(-1) * Hq
+        if self.threshold == 0:  # all pairs, but what is not seen has 0 too
+            survivors = pairs
         exact = torch.float32 if rows.device.type == "mps" else torch.float64
         return sums, survivors.to(exact) / pairs.clamp(min=1)
