@@ -45,6 +45,7 @@ NAMES = {
     "lookm",
     "method",
     "methods",
+    "mixkv",
     "plan",
     "prefixkv",
     "pyramidkv",

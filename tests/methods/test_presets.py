@@ -54,7 +54,11 @@ def test_what_is_told_about_a_method(info):
 def test_every_word_of_every_option_works(info):
     for option in info.options:
         words = [eval(word) for word in option.allowed if word.startswith("'")]
-        made = {method(info.name, **{option.name: word}) for word in words}
+        made = {
+            method(info.name, **{option.name: word})
+            for word in words
+            if (info.name, word) != ("mixkv", "offline")  # needs a table
+        }
         alone = option.name == "merge_nearest" or info.name == "full"  # needs another option
         alone |= (info.name, option.name) == ("infinipotv", "scope")  # its own is the visual one
         assert len(made) > 1 or len(words) < 2 or alone

@@ -22,7 +22,7 @@ def command(
     infos = foveate.methods()
     if name is not None:
         foveate.method(name)  # raises for an unknown one, and names the nearest
-        infos = [info for info in infos if info.name == name]
+        infos = [info for info in infos if info.name in name.split("+")]
     if json:
         console.print_json({"methods": [asdict(info) for info in infos]})
         return
@@ -40,6 +40,8 @@ def _show(info: Any, whole: bool) -> None:
             screen.print(
                 f"    {option.name} = {escape(str(option.default))}   ({allowed})", soft_wrap=True
             )
+        if info.more:
+            screen.print(f"    and {escape(info.more)}")
         screen.print(f"Differs from the paper: {escape(info.notes)}", soft_wrap=True)
     else:
         screen.print(

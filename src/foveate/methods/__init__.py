@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from foveate.errors import MethodError, nearest
@@ -16,6 +16,7 @@ from foveate.methods.expected import expected
 from foveate.methods.h2o import h2o
 from foveate.methods.infinipotv import infinipotv
 from foveate.methods.lookm import lookm
+from foveate.methods.mixkv import mixkv
 from foveate.methods.norms import keydiff, knorm, vnorm
 from foveate.methods.paper import MethodInfo, Option, describe
 from foveate.methods.prefixkv import prefixkv
@@ -43,6 +44,7 @@ __all__ = [
     "lookm",
     "method",
     "methods",
+    "mixkv",
     "prefixkv",
     "pyramidkv",
     "random",
@@ -78,6 +80,7 @@ PRESETS: tuple[Callable[..., Method], ...] = (
     keydiff,
     expected,
     infinipotv,
+    mixkv,
     random,
     recency,
     full,
@@ -87,9 +90,12 @@ PRESETS: tuple[Callable[..., Method], ...] = (
 def method(name: str, keep: float | int | None = None, **options: Any) -> Method:
     """Return the method of that name; without `keep`, with the preset's own default.
 
-    Raises `MethodError` for an unknown name, option or value.
+    "mixkv+adakv" is mixkv with the host adakv. Raises `MethodError` for an unknown name, option or
+    value.
     """
     known = {preset.__name__: preset for preset in PRESETS}
+    if isinstance(name, str) and name.partition("+")[0] in known and "+" in name:
+        name, options = with_host(name, options, known)
     if not isinstance(name, str) or name not in known:
         hint = nearest(str(name), known)
         raise MethodError(f"there is no method {name!r}; {hint}; `foveate methods` lists all")
@@ -98,10 +104,23 @@ def method(name: str, keep: float | int | None = None, **options: Any) -> Method
         options = {"keep": keep, **options}
     allowed = [option.name for option in describe(preset).options]
     for option in options:
-        if option not in allowed:
+        if option not in allowed and not describe(preset).more:
             hint = nearest(option, allowed) if allowed else "it has none"
             raise MethodError(f"{name} has no option {option!r}; {hint}")
     return preset(**options)
+
+
+def with_host(
+    name: str, options: dict[str, Any], known: Mapping[str, Callable[..., Method]]
+) -> tuple[str, dict[str, Any]]:
+    """Return the name before the first plus, and options with the host behind it."""
+    outer, _, host = name.partition("+")
+    if not describe(known[outer]).more:
+        takers = ", ".join(word for word in known if describe(known[word]).more)
+        raise MethodError(f"{outer} takes no host, so that there is no {name!r}; {takers} does")
+    if "host" in options:
+        raise MethodError(f"{name!r} has a host, and host={options['host']!r} came; give one")
+    return outer, {"host": host, **options}
 
 
 def methods() -> list[MethodInfo]:

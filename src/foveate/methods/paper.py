@@ -29,13 +29,17 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class MethodInfo:
-    """One method: its paper, its options, and in which points it differs from the paper."""
+    """One method: its paper, its options, and in which points it differs from the paper.
+
+    `more` names options that it takes besides, such as those of a method inside.
+    """
 
     name: str
     paper: str
     arxiv: str
     options: tuple[Option, ...]
     notes: str
+    more: str = ""
 
 
 def paper(title: str, arxiv: str = "") -> Callable[[F], F]:
@@ -51,10 +55,13 @@ def paper(title: str, arxiv: str = "") -> Callable[[F], F]:
 def describe(preset: Callable[..., Method]) -> MethodInfo:
     """Return what `foveate methods` shows about a preset."""
     hints = get_type_hints(preset)
+    listed = inspect.signature(preset).parameters.values()
     options = tuple(
         Option(option.name, option.default, allowed(hints[option.name]))
-        for option in inspect.signature(preset).parameters.values()
+        for option in listed
+        if option.kind is not option.VAR_KEYWORD
     )
+    more = [option.name for option in listed if option.kind is option.VAR_KEYWORD]
     docstring = inspect.getdoc(preset) or ""
     _, _, notes = docstring.partition("Differs from the paper:")
     return MethodInfo(
@@ -63,11 +70,17 @@ def describe(preset: Callable[..., Method]) -> MethodInfo:
         vars(preset)["arxiv"],
         options,
         " ".join(notes.split()),
+        " ".join(more).replace("_", " "),
     )
 
 
 def allowed(hint: Any) -> tuple[str, ...]:
-    """Return the words of a `Literal`, or the names of the types of a union."""
+    """Return the words of every `Literal` in a union, and the names of its other types."""
     if get_origin(hint) is Literal:
         return tuple(map(repr, get_args(hint)))
-    return tuple(part.__name__ for part in get_args(hint) or (hint,))
+    parts = get_args(hint) or (hint,)
+    return tuple(
+        word
+        for part in parts
+        for word in (allowed(part) if get_origin(part) is Literal else (part.__name__,))
+    )

@@ -7,6 +7,7 @@ from foveate.score.elite import Elite
 from foveate.score.expected import Expected
 from foveate.score.fluctuation import Fluctuation
 from foveate.score.grounding import Grounded
+from foveate.score.mixture import Mixed
 from foveate.score.norms import KeyDifference, KeyNorm, ValueNorm
 from foveate.score.order import PerImage, Spread
 from foveate.score.pool import Pooled
@@ -30,6 +31,7 @@ __all__ = [
     "KeyNorm",
     "LastRows",
     "LastVisual",
+    "Mixed",
     "PerImage",
     "Pooled",
     "Random",
