@@ -184,11 +184,19 @@ def places(
     return torch.empty_like(line).scatter_(-1, line, position.expand_as(line))
 
 
+def everything(ranking: Ranking) -> Int[Tensor, "B H"]:
+    """Return how many tokens a budget could hold at most."""
+    counted = ((ranking.tiers != PAD) & (ranking.tiers != STAYS)).sum(-1)
+    counted = counted if counted.ndim == 2 else counted[:, None]
+    return counted.expand(-1, ranking.scores.shape[1])
+
+
 def decide(method: Method, rankings: Sequence[Ranking]) -> Plan:
     """Return the plan for layers that are ranked already."""
+    whole = method.keeps_everything  # whatever a budget's rounding would make of that
+    budget = [everything(x) for x in rankings] if whole else method.budget(rankings)
     counts = [
-        count.to(ranking.scores.device)
-        for ranking, count in zip(rankings, method.budget(rankings), strict=True)
+        count.to(ranking.scores.device) for ranking, count in zip(rankings, budget, strict=True)
     ]
     keep = tuple(select(ranking, count) for ranking, count in zip(rankings, counts, strict=True))
     explain = tuple(

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from foveate.method import Budget
+from foveate.method import Budget, everything
 from foveate.option import Count, check_count
-from foveate.types import PAD, STAYS, Int, Ranking
+from foveate.types import Int, Ranking
 
 __all__ = ["Dense"]
 
@@ -35,16 +35,8 @@ class Dense:
         others = [ranking for ranking in rankings if ranking.layer >= self.layers]
         counts = iter(self.budget(others) if others else ())
         device = rankings[0].scores.device
-        return torch.stack(
-            [
-                next(counts) if ranking.layer >= self.layers else everything(ranking).to(device)
-                for ranking in rankings
-            ]
-        )
-
-
-def everything(ranking: Ranking) -> Int[Tensor, "B H"]:
-    """Return how many tokens the budget could hold at most."""
-    counted = ((ranking.tiers != PAD) & (ranking.tiers != STAYS)).sum(-1)
-    counted = counted if counted.ndim == 2 else counted[:, None]
-    return counted.expand(-1, ranking.scores.shape[1])
+        parts = [
+            next(counts) if ranking.layer >= self.layers else everything(ranking)
+            for ranking in rankings
+        ]
+        return torch.stack([part.to(device) for part in parts])

@@ -46,5 +46,5 @@ def check_room(keep: float | int, pinned: int, what: str, scope: str = "native")
     if scope == "native" and isinstance(keep, int) and not isinstance(keep, bool) and keep < pinned:
         raise MethodError(
             f"keep={keep} is less than the {what}, {pinned} tokens, which stay inside the budget; "
-            f"give keep={pinned} or more, or a smaller {what}"
+            f"give keep={pinned} or more, or protect fewer"
         )
