@@ -42,7 +42,7 @@ def test_types_powers_and_groups(dtype, power, heads):
     compare(queries, keys, rows=rows, power=power)
 
 
-@pytest.mark.parametrize("length", [1, 2, 63, 157])
+@pytest.mark.parametrize("length", [0, 1, 2, 63, 157])
 @pytest.mark.parametrize("count", [0, 1, 13])
 def test_odd_sizes(length, count):
     queries, keys, rows = problem(B=1, R=count, L=length, D=3)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from foveate.errors import InputError
-from foveate.kernels.column_stats.walk import Problem, walk
+from foveate.kernels.column_stats import walk
+from foveate.kernels.column_stats.walk import Problem
 from foveate.types import Bool, Float, Int
 
 __all__ = ["column_stats", "row_blocks"]
+
+LEAST_ROWS = 128  # of one product, query heads that share a key head together
+Table = TypeVar("Table", Tensor, Tensor | None)
 
 
 def column_stats(
@@ -40,22 +45,54 @@ def column_stats(
     """
     if power not in (1, 2, math.inf):
         raise InputError(f"power={power!r} is not known; give 1, 2 or math.inf (the maximum)")
+    H = keys.shape[1]
+    weights = row_weights(weights, rows, H if group else queries.shape[1])
+    out = torch.zeros(*weights.shape[:2], keys.shape[2], device=keys.device)
+    for piece in pieces(queries, keys):
+        cut(out, piece, H).copy_(
+            summed(
+                *used_rows(
+                    cut(queries, piece, H),
+                    cut(rows, piece, H),
+                    cut(weights, piece, H),
+                    cut(lse, piece, H),
+                ),
+                cut(keys, piece, H),
+                cut(columns, piece, H),
+                cut(positions, piece, H),
+                scaling,
+                power,
+            )
+        )
+    return out
+
+
+def summed(
+    queries: Float[Tensor, "B Hq R D"],
+    rows: Int[Tensor, "B R"],
+    weights: Float[Tensor, "B X R"],
+    lse: Float[Tensor, "B Hq R"] | None,
+    keys: Float[Tensor, "B H L D"],
+    columns: Bool[Tensor, "B L"] | Bool[Tensor, "B Hq L"] | None,
+    positions: Int[Tensor, "B L"] | Int[Tensor, "B H L"] | None,
+    scaling: float,
+    power: float,
+) -> Float[Tensor, "B X L"]:
+    """Return the statistics of a piece; fewer heads of weights than of queries are groups."""
     B, H, L = keys.shape[:3]
-    G = queries.shape[1] // H
-    weights = row_weights(weights, rows, H if group else H * G)
-    queries, rows, weights, lse = used_rows(queries, rows, weights, lse)
-    weights = weights.unflatten(1, (H, -1))
+    G, g = queries.shape[1] // H, weights.shape[1] // H
+    weights = weights.unflatten(1, (H, g))
     problem = Problem.of(queries, keys, scaling, rows, weights != 0, columns, positions, lse)
-    out = torch.zeros(B * H, 1 if group else G, problem.L, device=keys.device)
-    for part, p in walk(problem):
+    out = torch.zeros(B * H, g, problem.L, device=keys.device)
+    for part, p in walk.blocks(problem):
         p = p.unflatten(1, (G, -1))
         weight = weights[..., part].flatten(0, 1)
-        if group and power == 1:
+        if g < G and power == 1:  # the mean is a sum with smaller weights
             p, weight = p.flatten(1, 2)[:, None], (weight / G).expand(-1, G, -1).flatten(1)[:, None]
-        elif group:
+        elif g < G:
             p = p.mean(1, keepdim=True)
         add(out[..., : p.shape[-1]], p, weight, power)
-    return problem.spread(out, L).view(B, -1, L)
+    return problem.spread(out, L).view(B, H * g, L)
 
 
 def add(
@@ -90,9 +127,31 @@ def row_blocks(
     L = keys.shape[2]
     used = (rows >= 0)[:, None, None]
     problem = Problem.of(queries, keys, scaling, rows, used, columns, positions, None)
-    for part, p in walk(problem):
+    for part, p in walk.blocks(problem):
         count = p.shape[1] * keys.shape[1] // Hq
         yield part, problem.spread(p, L).view(B, Hq, count, L)
+
+
+def pieces(
+    queries: Float[Tensor, "B Hq R D"], keys: Float[Tensor, "B H L D"]
+) -> list[tuple[slice, slice]]:
+    """Return which batch rows and key heads to take together, so that products are not slivers."""
+    (B, Hq, R), (H, L) = queries.shape[:3], keys.shape[1:3]
+    if keys.device.type != "cpu" or B * Hq * R * L <= walk.BLOCK_ELEMENTS:
+        return [(slice(0, B), slice(0, H))]
+    most = max(1, walk.BLOCK_ELEMENTS // (min(LEAST_ROWS, R * Hq // H) * L))
+    size = -(-H // -(-H // most))
+    return [
+        (slice(b, b + 1), slice(h, min(h + size, H))) for b in range(B) for h in range(0, H, size)
+    ]
+
+
+def cut(table: Table, piece: tuple[slice, slice], H: int) -> Table:
+    """Return the part of a table of [B, heads, ...] or [B, n] that a piece needs."""
+    if table is None or table.ndim == 2:
+        return table if table is None else table[piece[0]]
+    per = table.shape[1] // H
+    return table[piece[0], piece[1].start * per : piece[1].stop * per]
 
 
 def row_weights(

@@ -15,21 +15,22 @@ from foveate.types import Bool, Float, Int
 BLOCK_ELEMENTS = 1 << 20  # probabilities held at once: 4 MiB, about what processors cache
 DEVICE_BLOCK_ELEMENTS = 1 << 25  # the same on an accelerator, which wants few, large steps
 TILE_ELEMENTS = 1 << 22  # keys cast to float32 at once, where they are read only once
-NEVER = torch.iinfo(torch.long).max
+NEVER = 1 << 62
 
 
 class Step(NamedTuple):
-    """One block: its rows see no key from `end` on, all keys before `free`, and which between."""
+    """One block: its rows see all keys from `lead` to `free`, and no key from `end` on."""
 
     part: slice
+    lead: int
     free: int
     end: int
-    whole: bool  # all of its rows are used
+    whole: int  # whether all of its rows are used
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """What is to be walked; keys that no row sees have already been left out.
+    """What is to be walked; where there are several blocks, without keys that no row sees.
 
     `first` and `last` are the logical positions from which on some row and every row see a key.
     """
@@ -42,9 +43,8 @@ class Problem:
     columns: Bool[Tensor, "B h g L"] | None
     positions: Int[Tensor, "B h L"]
     lse: Float[Tensor, "B H G R"] | None
-    first: Int[Tensor, " L"]
-    last: Int[Tensor, " L"]
-    index: Int[Tensor, " L"] | None  # where the keys were, if some have been left out
+    size: int  # rows of a block
+    index: Int[Tensor, " L"] | None = None  # where the keys were, if some have been left out
 
     @staticmethod
     def of(
@@ -60,27 +60,23 @@ class Problem:
         """Return the problem of the arguments of `column_stats`; `used` are rows that count."""
         B, H, L, D = keys.shape
         heads = (H, queries.shape[1] // H)
-        index, whole = None, columns is None and positions is None
+        held = BLOCK_ELEMENTS if keys.device.type == "cpu" else DEVICE_BLOCK_ELEMENTS
+        size = max(1, held // max(1, B * queries.shape[1] * L))
+        queries, keys = queries.detach().unflatten(1, heads), keys.detach()
+        lse = None if lse is None else lse.detach().unflatten(1, heads)
+        gaps = columns is not None or positions is not None
         if columns is not None:
             columns = columns[:, None, None] if columns.ndim == 2 else columns.unflatten(1, heads)
         if positions is None:
             positions = torch.arange(L, device=keys.device).expand(B, L)
         positions = positions[:, None] if positions.ndim == 2 else positions
-        first, last = seen_from(columns, positions)
-        if not whole:
-            index = (first < NEVER).nonzero()[:, 0]
-            if len(index) < L:
-                keys, positions = keys[:, :, index], positions[..., index]
-                columns = None if columns is None else columns[..., index]
-                first, last = first[index], last[index]
-            else:
-                index = None
-        queries = queries.detach().unflatten(1, heads)
-        lse = None if lse is None else lse.detach().unflatten(1, heads)
-        keys = keys.detach().reshape(B * H, -1, D)
-        return Problem(
-            queries, keys, scaling, rows, used, columns, positions, lse, first, last, index
-        )
+        index = None
+        if gaps and size < rows.shape[1]:
+            index = (seen_from(columns, positions)[0] < NEVER).nonzero()[:, 0]
+            keys, positions = keys[:, :, index], positions[..., index]
+            columns = None if columns is None else columns[..., index]
+        flat = keys.reshape(B * H, -1, D)
+        return Problem(queries, flat, scaling, rows, used, columns, positions, lse, size, index)
 
     @property
     def L(self) -> int:
@@ -111,42 +107,39 @@ def seen_from(
 
 
 def steps(problem: Problem) -> list[Step]:
-    """Return the blocks; this is where the device is waited for, once."""
-    heads, R, L = problem.queries.shape[:3].numel(), problem.rows.shape[1], problem.L
-    held = BLOCK_ELEMENTS if problem.keys.device.type == "cpu" else DEVICE_BLOCK_ELEMENTS
-    size = max(1, held // max(1, heads * L))
-    blocks = -(-R // size)
-    if blocks == 0 or L == 0 or heads == 0:
-        return [Step(slice(s, min(s + size, R)), 0, 0, False) for s in range(0, R, size)]
+    """Return the blocks; the device is waited for where there are several."""
+    R, L, size = problem.rows.shape[1], problem.L, problem.size
+    parts = [slice(start, min(start + size, R)) for start in range(0, R, size)]
+    if len(parts) < 2 or problem.queries.numel() == 0 or L == 0:
+        return [Step(part, 0, 0, L, 0) for part in parts]
+    fill = (0, len(parts) * size - R)
     used = problem.used.any(1).any(1)
-    fill = (0, blocks * size - R)
     newest = pad(torch.where(used, problem.rows, -1).amax(0), fill, value=-1)
     oldest = pad(torch.where(used, problem.rows, NEVER).amin(0), fill, value=NEVER)
-    whole = pad(problem.used.all(0).all(0).all(0), fill, value=True)
-    last = newest.view(blocks, size).amax(1)
-    first = oldest.view(blocks, size).amin(1)
-    # A key that comes before one that is read is read too, and one behind a hidden one may be.
-    reach = problem.first.flip(0).cummin(0)[0].flip(0)
-    sure = problem.last.cummax(0)[0]
-    ends = torch.searchsorted(reach, last, right=True)
-    frees = torch.searchsorted(sure, first, right=True)
-    table = torch.stack([frees, ends, whole.view(blocks, size).all(1).long()]).tolist()
-    return [
-        Step(slice(i * size, min((i + 1) * size, R)), min(free, end), end, bool(full))
-        for i, (free, end, full) in enumerate(zip(*table, strict=True))
-    ]
+    whole = pad(problem.used.all(0).all(0).all(0), fill, value=True).view(-1, size).all(1)
+    # From where on each key is seen, made to rise: a key before one that is read is read as well.
+    first, last = seen_from(problem.columns, problem.positions)
+    first = first.flip(0).cummin(0)[0].flip(0)
+    padded = (last == NEVER).cumprod(0).bool()  # keys in front that some batch row lacks
+    last = last.masked_fill(padded, -1).cummax(0)[0]
+    ends = torch.searchsorted(first, newest.view(-1, size).amax(1), right=True)
+    frees = torch.searchsorted(last, oldest.view(-1, size).amin(1), right=True).minimum(ends)
+    leads = padded.sum().expand_as(frees)
+    leads, frees = leads * (leads < frees), frees * (leads < frees)
+    table = torch.stack([leads, frees, ends, whole.long()], 1).tolist()
+    return [Step(part, *line) for part, line in zip(parts, table, strict=True)]
 
 
-def walk(problem: Problem) -> Iterator[tuple[slice, Float[Tensor, "BH Gr n"]]]:
+def blocks(problem: Problem) -> Iterator[tuple[slice, Float[Tensor, "BH Gr n"]]]:
     """Yield every block of rows with its probabilities over the first n keys, zero elsewhere.
 
     The memory is that of the next block, too: what is needed for longer has to be copied.
     """
-    blocks = steps(problem)
-    keys = problem.keys.float() if len(blocks) > 1 else problem.keys
-    size = max((_elements(problem, step) for step in blocks), default=0)
+    plan = steps(problem)
+    keys = problem.keys.float() if len(plan) > 1 else problem.keys
+    size = max((_elements(problem, step) for step in plan), default=0)
     memory = torch.empty(2, size, device=keys.device)
-    for step in blocks:
+    for step in plan:
         queries = problem.queries[..., step.part, :].float() * problem.scaling
         queries = queries.flatten(2, 3).flatten(0, 1)
         shape = (*queries.shape[:2], step.end)
@@ -167,13 +160,13 @@ def probabilities(
 ) -> Float[Tensor, "BH Gr n"]:
     """Return the softmax of the seen keys, or `exp(logit - lse)`; `logits` may be overwritten."""
     wide = (*problem.queries.shape[:3], step.part.stop - step.part.start, step.end)
-    seen = None
-    if step.free < step.end:
-        seen = visible(problem, step)
-        logits.view(wide)[..., step.free :].masked_fill_(~seen, -torch.inf)
+    for keys in (slice(0, step.lead), slice(step.free, step.end)):
+        if keys.start < keys.stop:
+            seen = visible(problem, step.part, keys)
+            logits.view(wide)[..., keys].masked_fill_(~seen, -torch.inf)
     if problem.lse is None:
         torch.softmax(logits, -1, out=p)
-        if seen is not None and step.free == 0:  # a row that sees nothing has -inf everywhere
+        if step.free == 0 < step.end:  # a row that sees nothing has -inf everywhere
             p.view(wide).masked_fill_(~seen.any(-1, keepdim=True), 0)
     else:
         norm = problem.lse[..., step.part].float()
@@ -184,11 +177,10 @@ def probabilities(
     return p
 
 
-def visible(problem: Problem, step: Step) -> Bool[Tensor, "B h g r n"]:
-    """Return which of the keys from `free` to `end` each row sees, with axes of one where equal."""
-    keys = slice(step.free, step.end)
+def visible(problem: Problem, part: slice, keys: slice) -> Bool[Tensor, "B h g r n"]:
+    """Return which of some keys each of some rows sees, with axes of one where all agree."""
     positions = problem.positions[:, :, None, None, keys]
-    seen = positions <= problem.rows[:, None, None, step.part, None]
+    seen = positions <= problem.rows[:, None, None, part, None]
     seen &= positions >= 0
     return seen if problem.columns is None else seen & problem.columns[..., None, keys]
 
