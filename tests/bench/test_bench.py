@@ -76,7 +76,7 @@ def test_cache_that_is_not_compressed_yet_is_not_timed():
 
 
 def test_turns_put_another_variant_first():
-    turns = [cases._turned(["a", "b", "c"], number) for number in range(-1, 3)]
+    turns = [cases.turned(["a", "b", "c"], number) for number in range(-1, 3)]
     assert [turn[0] for turn in turns] == ["c", "a", "b", "c"]
     assert all(sorted(turn) == ["a", "b", "c"] for turn in turns)
 
@@ -126,7 +126,7 @@ def command(monkeypatch, capsys, measured, tmp_path):
     """Run `foveate bench` with the small measurement in place of the large one."""
     monkeypatch.setattr(bench, "measure", lambda setting, tick: measured[0])
 
-    def run(*words, verify=lambda folder: None):
+    def run(*words, verify=lambda folder, what: None):
         monkeypatch.setattr(bench, "verify", verify)
         words = ["foveate", "bench", "--out", str(tmp_path / "cache.json"), *words]
         monkeypatch.setattr(sys, "argv", words)
@@ -156,7 +156,7 @@ def test_command_prints_ratios(command):
 
 
 def test_command_is_silent_when_tests_fail(command):
-    def fail(folder):
+    def fail(folder, what):
         raise foveate.CacheError("nothing is measured, because the tests fail")
 
     code, said, path = command("--json", verify=fail)
@@ -168,6 +168,8 @@ def test_command_is_silent_when_tests_fail(command):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
+        (["memory"], "choose cache or sums"),
+        (["sums", "--device", "meta"], "'meta' cannot be used here"),
         (["--kv-heads", "3"], "1, 2, 4 or 8"),
         (["--dtype", "int8"], "bfloat16"),
         (["--clock", "sun"], "wall or cpu"),
@@ -191,4 +193,4 @@ def test_processor_time_of_work_on_a_gpu_means_nothing():
     from foveate.cli.bench import _check
 
     with pytest.raises(InputError, match="cannot time work on cuda"):
-        _check(8, "float32", "cuda", "cpu")
+        _check("cache", 8, "float32", "cuda", "cpu")

@@ -58,15 +58,15 @@ def _prefill(
     }
     times: Times = {name: [] for name in makers}
     for number in range(-1, setting.rounds):  # round -1 warms up
-        for name in _turned(list(makers), number):
+        for name in turned(list(makers), number):
             cache = makers[name]()
-            spent = _milliseconds(partial(subject.prefill, cache), setting)
+            spent = _spent(partial(subject.prefill, cache), setting)
             if name == OURS:
                 _check_is_compressed(cache)
             if number >= 0:
                 times[name].append(spent)
         tick("prefill")
-    return _summary(times, [(OURS, FULL)])
+    return summary(times, [(OURS, FULL)])
 
 
 def _decode(
@@ -80,15 +80,15 @@ def _decode(
     caches = {FULL: full, OURS: ours, SHORT: subject.shortened(full, length)}
     times: Times = {name: [] for name in caches}
     for number in range(-1, setting.rounds):
-        for name in _turned(list(caches), number):
+        for name in turned(list(caches), number):
             cache = copy.deepcopy(caches[name])
             spent = _steps(subject, cache, setting)
             if number >= 0:
                 times[name].append(spent)
         tick("decode")
-    summary = _summary(times, [(OURS, FULL), (OURS, SHORT), (SHORT, FULL)])
+    found = summary(times, [(OURS, FULL), (OURS, SHORT), (SHORT, FULL)])
     share = {"bytes_full": report.bytes_full, "bytes_stored": report.bytes_stored}
-    return {**summary, **share, "kept_length": length}
+    return {**found, **share, "kept_length": length}
 
 
 def _steps(subject: Subject, cache: Any, setting: Setting) -> float:
@@ -96,16 +96,20 @@ def _steps(subject: Subject, cache: Any, setting: Setting) -> float:
     spent = []
     for index in range(setting.steps):
         position = subject.size.tokens + index
-        spent.append(_milliseconds(partial(subject.step, cache, position), setting))
+        spent.append(_spent(partial(subject.step, cache, position), setting))
     return Spread.of(spent).median
 
 
-def _milliseconds(work: Callable[[], Any], setting: Setting) -> float:
-    clock = CLOCKS[setting.clock]
-    _wait(setting.device)
+def _spent(work: Callable[[], Any], setting: Setting) -> float:
+    return milliseconds(work, setting.device, CLOCKS[setting.clock])
+
+
+def milliseconds(work: Callable[[], Any], device: str, clock: Callable[[], float]) -> float:
+    """Return how long a piece of work takes, the device being idle before and after."""
+    _wait(device)
     start = clock()
     work()
-    _wait(setting.device)
+    _wait(device)
     return 1000 * (clock() - start)
 
 
@@ -114,7 +118,7 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
-def _turned(names: list[str], number: int) -> list[str]:
+def turned(names: list[str], number: int) -> list[str]:
     """Return the names with another one in front each round, so that no variant is always first."""
     at = number % len(names)
     return names[at:] + names[:at]
@@ -129,7 +133,7 @@ def _check_is_compressed(cache: Any) -> None:
         )
 
 
-def _summary(times: Times, pairs: list[tuple[str, str]]) -> dict[str, Any]:
+def summary(times: Times, pairs: list[tuple[str, str]]) -> dict[str, Any]:
     """Return the spread of times, and of the ratios taken within each round."""
     ratios = {}
     for over, under in pairs:

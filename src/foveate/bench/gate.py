@@ -8,8 +8,11 @@ from pathlib import Path
 import foveate
 from foveate.errors import CacheError, InputError
 
-FOLDERS = ("tests/cache", "tests/hf", "tests/methods")
-MATCHING = "qwen2-vl or cache"  # the family that is timed, the cache itself, and AirCache
+TESTS = {  # by what is measured: folders, and which of their tests
+    # the family that is timed, the cache itself, and AirCache
+    "cache": (("tests/cache", "tests/hf", "tests/methods"), "qwen2-vl or cache"),
+    "sums": (("tests/kernels",), "column_stats"),
+}
 
 
 def root() -> Path:
@@ -23,10 +26,11 @@ def root() -> Path:
     return folder
 
 
-def verify(folder: Path) -> None:
-    """Run the tests of the cache and the seam, and raise with their output if any fails."""
-    folders = [name for name in FOLDERS if (folder / name).is_dir()]
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-k", MATCHING, *folders]
+def verify(folder: Path, subject: str = "cache") -> None:
+    """Run the tests of what is measured, and raise with their output if any fails."""
+    names, matching = TESTS[subject]
+    folders = [name for name in names if (folder / name).is_dir()]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-k", matching, *folders]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=dict(os.environ))
     if done.returncode != 0:
         raise CacheError(

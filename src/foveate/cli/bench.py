@@ -1,4 +1,4 @@
-"""`foveate bench`: tests first, then prefill and decode beside native caches, as ratios."""
+"""`foveate bench`: tests first, then times beside what one has without Foveate, as ratios."""
 
 import contextlib
 import json as json_text
@@ -13,6 +13,10 @@ from foveate.cli import console
 
 @console.reported
 def command(
+    what: Annotated[
+        str,
+        typer.Argument(help="cache: prefill and decode. sums: attention's column sums, one layer."),
+    ] = "cache",
     keep: Annotated[float, typer.Option("--keep", help="Share of visual tokens kept.")] = 0.1,
     kv_heads: Annotated[int, typer.Option("--kv-heads", help="Key-value heads, of 8.")] = 8,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds per case.")] = 7,
@@ -27,20 +31,24 @@ def command(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure prefill and decode with 4,096 visual tokens; writes a JSON file."""
+    """Measure prefill and decode with 4,096 visual tokens, or sums; writes a JSON file."""
     from foveate import aircache, bench
     from foveate.bench.subject import Size
     from foveate.cli.models import find_device
 
     device = str(find_device(device))
-    _check(kv_heads, dtype, device, clock)
+    _check(what, kv_heads, dtype, device, clock)
     aircache(keep=keep)  # raises before the tests are run for nothing
-    setting = bench.Setting(Size(kv_heads=kv_heads), keep, seed, device, dtype, rounds, clock=clock)
+    setting: Any = bench.Setting(
+        Size(kv_heads=kv_heads), keep, seed, device, dtype, rounds, clock=clock
+    )
+    if what == "sums":
+        setting = bench.SumsSetting(seed=seed, dtype=dtype, rounds=rounds, clock=clock)
     folder = bench.root()
-    name = device.split(":")[0] + ("-time" if clock == "cpu" else "")
-    path = _writable(out or folder / "benchmarks" / "results" / f"cache-{name}.json")
+    name = f"{what}-" + device.split(":")[0] + ("-time" if clock == "cpu" else "")
+    path = _writable(out or folder / "benchmarks" / "results" / f"{name}.json")
     with console.only_stderr():
-        result = bench.record(setting.to_dict(), _measured(setting, folder), folder)
+        result = _recorded(what, setting, folder)
     path.write_text(json_text.dumps(result, indent=1) + "\n")
     if json:
         console.print_json(result)
@@ -48,15 +56,20 @@ def command(
         _show(result, path)
 
 
-def _measured(setting: Any, folder: Path) -> dict[str, Any]:
-    """Return what was measured, once the tests have passed."""
+def _recorded(what: str, setting: Any, folder: Path) -> dict[str, Any]:
+    """Return what was measured and where, once the tests have passed."""
     from foveate import bench
 
+    sums = what == "sums"
     with console.err().status("running the tests of what is measured"):
-        bench.verify(folder)
+        bench.verify(folder, what)
     with console.progress() as bar:
-        task = bar.add_task("building the model", total=len(bench.CASES) * (setting.rounds + 1))
-        return bench.measure(setting, lambda case: bar.update(task, description=case, advance=1))
+        rounds = len(setting.tokens) * setting.rounds if sums else 2 * (setting.rounds + 1)
+        task = bar.add_task("preparing", total=rounds)
+        measure: Any = bench.measure_sums if sums else bench.measure
+        cases = measure(setting, lambda case: bar.update(task, description=case, advance=1))
+    result = bench.record(setting.to_dict(), cases, folder)
+    return {**result, "table": bench.sums_table(cases, setting.clock)} if sums else result
 
 
 def _writable(path: Path) -> Path:
@@ -69,10 +82,14 @@ def _writable(path: Path) -> Path:
     return path
 
 
-def _check(kv_heads: int, dtype: str, device: str, clock: str) -> None:
+def _check(what: str, kv_heads: int, dtype: str, device: str, clock: str) -> None:
     from foveate.bench import CLOCKS
     from foveate.errors import InputError
 
+    if what not in ("cache", "sums"):
+        raise InputError(f"{what!r} is nothing to measure; choose cache or sums")
+    if what == "sums" and device != "cpu":
+        raise InputError(f"sums are measured on cpu only, not on {device}; leave --device out")
     if kv_heads not in (1, 2, 4, 8):
         raise InputError(f"--kv-heads {kv_heads} does not divide 8 heads; choose 1, 2, 4 or 8")
     if dtype not in ("float32", "bfloat16", "float16"):
