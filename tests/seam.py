@@ -1,11 +1,13 @@
 """Ways to run a tiny family through Foveate, and what every compressed run must satisfy."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 import foveate
 import gold
@@ -118,3 +120,32 @@ def check_selection(family: Family, model: Any, inputs: Any, report: Any, keep: 
 def unpadded(mask: Tensor, inputs: Mapping[str, Tensor], row: int) -> Tensor:
     """One row of a kept mask `[B, H, T]`, without its left padding."""
     return mask[row][:, inputs["input_ids"][row] != PAD]
+
+
+def follow(family: Family, inputs: Any, sequences: Tensor, recipe: Any, seed: int = 50) -> Any:
+    """Inputs of the next turn: everything so far and a recipe's tokens; new images only."""
+    more = family.encode([family.prompt(recipe, seed + row) for row in range(len(sequences))])
+    ids = torch.cat([sequences, more["input_ids"]], 1)
+    new = ids.shape[1] - inputs["input_ids"].shape[1]
+    mask = torch.nn.functional.pad(inputs["attention_mask"], (0, new), value=1)
+    turn = {"input_ids": ids, "attention_mask": mask}
+    for name in {"mm_token_type_ids", "token_type_ids"} & set(inputs):
+        turn[name] = (ids == IMAGE).long()
+    return turn | {name: value for name, value in more.items() if name not in turn}
+
+
+def two_turns(
+    family: Family, model: Any, inputs: Any, cache: Any, recipe: Any, between: Any = lambda: None
+) -> tuple[Any, Any, Any, Any]:
+    """Outputs of a first turn and a second one on the same cache."""
+    first = gold.generate(model, inputs, past_key_values=cache)
+    turn = follow(family, inputs, first.sequences, recipe)
+    return first, between(), turn, gold.generate(model, turn, past_key_values=cache)
+
+
+def native_turns(family: Family, model: Any, inputs: Any, recipe: Any) -> tuple[Any, Any, Any]:
+    """Both outputs and the second input on the untouched model; skips where that cannot be."""
+    cache = DynamicCache(config=model.config)
+    first = gold.generate(model, inputs, past_key_values=cache)
+    turn = follow(family, inputs, first.sequences, recipe)
+    return cache, turn, gold.untouched(model, turn, past_key_values=copy.deepcopy(cache))

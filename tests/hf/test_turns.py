@@ -10,39 +10,22 @@ from transformers import DynamicCache
 import families
 import foveate
 import gold
-from families import IMAGE, Prompt
-from seam import MODES, budget, cache_for, candidates, kept, stage
+from families import Prompt
+from seam import (
+    MODES,
+    budget,
+    cache_for,
+    candidates,
+    follow,
+    kept,
+    native_turns,
+    stage,
+    two_turns,
+)  # fmt: skip
 
 FAMILIES = pytest.mark.parametrize("family", families.COMPRESSIBLE, ids=str)
 BATCHES = pytest.mark.parametrize("batch", [1, 3])
 IN_TURN = [family for family in families.VISUAL if "qwen" not in family.name]
-
-
-def follow(family, inputs, sequences, recipe, seed=50):
-    """Inputs of the next turn: everything so far and a recipe's tokens; new images only."""
-    more = family.encode([family.prompt(recipe, seed + row) for row in range(len(sequences))])
-    ids = torch.cat([sequences, more["input_ids"]], 1)
-    new = ids.shape[1] - inputs["input_ids"].shape[1]
-    mask = torch.nn.functional.pad(inputs["attention_mask"], (0, new), value=1)
-    turn = {"input_ids": ids, "attention_mask": mask}
-    for name in {"mm_token_type_ids", "token_type_ids"} & set(inputs):
-        turn[name] = (ids == IMAGE).long()
-    return turn | {name: value for name, value in more.items() if name not in turn}
-
-
-def two_turns(family, model, inputs, cache, recipe, between=lambda: None):
-    """Outputs of a first turn and a second one on the same cache."""
-    first = gold.generate(model, inputs, past_key_values=cache)
-    turn = follow(family, inputs, first.sequences, recipe)
-    return first, between(), turn, gold.generate(model, turn, past_key_values=cache)
-
-
-def native_turns(family, model, inputs, recipe):
-    """Both outputs and the second input on the untouched model; skips where that cannot be."""
-    cache = DynamicCache(config=model.config)
-    first = gold.generate(model, inputs, past_key_values=cache)
-    turn = follow(family, inputs, first.sequences, recipe)
-    return cache, turn, gold.untouched(model, turn, past_key_values=copy.deepcopy(cache))
 
 
 @FAMILIES

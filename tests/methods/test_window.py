@@ -243,7 +243,7 @@ def test_a_window_may_be_more_than_the_visual_tokens_kept():
 
 def test_when_tokens_go():
     assert snapkv().when == vlcache().when == AfterPrefill()
-    assert cake().when == WhileDecoding(LatestRow("per_kv_head", 5), 1)
+    assert cake().when == WhileDecoding(LatestRow("per_kv_head", 5, "all"), 1)
     assert cake(scope="visual").when == cake(every=0).when == AfterPrefill()
 
 

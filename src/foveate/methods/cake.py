@@ -38,8 +38,9 @@ def cake(
     Layers share the budget in proportion to `H^(1/tau1) * V^(1/tau2)`, H being the entropy
     `-sum a log a` and V the sum of the variances, over all heads and the tokens that may go.
     `keep` counts all tokens, on average over the layers; the window is protected and inside the
-    budget. While decoding the token goes that the newest row, averaged over the head's query heads
-    and over `kernel` stored neighbours, looks at least, but for the newest `window`.
+    budget. While decoding the token goes that the rows since the last look, averaged over the
+    head's query heads and over `kernel` stored neighbours, look at least, but for the newest
+    `window`.
 
     `tau1` and `tau2` were chosen per model and budget by the paper, from 0.4 to 1.9 and 0.4 to 2.3.
     `every` as in `h2o`; the other options as in `snapkv`.
@@ -59,5 +60,5 @@ def cake(
         pooling_of(score, kernel, "avg", pool_over),
         LayerShares(keep, ("preference",), k_min=0),
         Evict(),
-        cadence(every, scope, LatestRow("per_kv_head", kernel)),
+        cadence(every, scope, LatestRow("per_kv_head", kernel, rows="all")),
     )
