@@ -76,6 +76,8 @@ def section(preset: Any) -> str:
     for option in info.options:
         allowed = " \\| ".join(f"`{word}`" for word in option.allowed)
         lines.append(f"| `{option.name}` | `{option.default!r}` | {allowed} |")
+    if info.more:
+        lines.append(f"| {info.more} | | |")
     return "\n".join([*lines, "", f"**Differs from the paper:** {' '.join(notes.split())}", ""])
 
 

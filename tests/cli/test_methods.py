@@ -22,6 +22,11 @@ def test_one_method_shows_its_options(run):
     assert "streaming" not in out
 
 
+def test_a_host_is_shown_with_the_method_on_it(run):
+    out = run("methods", "mixkv+adakv").out
+    assert "and host options" in out and "importance = " in out and "normalize = " in out
+
+
 def test_unknown_method_names_the_nearest(run):
     done = run("methods", "aircach")
     assert (done.code, done.out) == (2, "")

@@ -1,12 +1,13 @@
 """An accelerator plans and stores what the processor does."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from foveate.method import apply, plan
 from foveate.methods import aircache, random, recency
 from foveate.methods import method as named
-from foveate.types import Observation
 from samples import kinds_of, observations
 
 METHODS = [
@@ -23,6 +24,13 @@ METHODS = [
     named("sparsemm", 0.3, window=3, table="random", redistribute=True),
     named("vlcache", 0.3),
     named("cake", 0.3, window=3),
+    named("knorm", 0.3, skip_layers=1),
+    named("vnorm", 0.3),
+    named("keydiff", 0.3),
+    named("expected", 0.3),
+    named("infinipotv", 0.3, pooling="adaptive"),
+    named("mixkv", 0.3, window=3),
+    named("mixkv+adakv", 0.3, window=3, scale="paper"),
 ]
 
 
@@ -32,8 +40,13 @@ METHODS = [
 def test_same_plan_and_entries(method):
     here = observations(kinds_of("pp ttt vvvvvvvvvv ttt", "tt vvvvvvvvvvvvv t st"))
     there = [
-        Observation(
-            x.queries.cuda(), x.keys.cuda(), x.values.cuda(), x.kinds.to("cuda"), x.scaling, x.layer
+        replace(
+            x,
+            queries=x.queries.cuda(),
+            keys=x.keys.cuda(),
+            values=x.values.cuda(),
+            kinds=x.kinds.to(torch.device("cuda")),
+            rows=x.rows.cuda(),
         )
         for x in here
     ]

@@ -41,13 +41,14 @@ def mixkv(
     are lengths of values, stretched to 0..1 and scaled to mean m; I = A + V. With mu the mean of
     all T unit keys of the row, D is `-k . mu / |k|`, stretched and scaled likewise, and `r = (T
     |mu|^2 - 1) / (T - 1)` the mean cosine of two keys. A token is worth `r D + (1 - r) I`. `keep`,
-    `scope` and what is protected are the host's; its budgets are drawn from A.
+    `scope` (None: the host's defaults) and what is protected are the host's; its budgets are drawn
+    from A.
 
     `host`: the name of a method, which takes all other options (`host_table` is its `table`), or a
     `Method`. `foveate.method("mixkv+adakv")` is `host="adakv"`. `importance`: what I adds up,
     "knorm" being `-|k|`. `mix`: r as above, from a `table` that `foveate calibrate redundancy`
-    wrote ("offline"), one half, or `D + I`. `scale`: D has mean m as in the program ("code"), or
-    that of I ("paper").
+    wrote ("offline"), one half, or `D + I`, which has the same order. `scale`: D has mean m as in
+    the program ("code"), or that of I ("paper").
 
     The rows of the paper's ablation (Table 4), on any host: `diversity="none"` with `importance`
     "attention" (its baseline, the host), "attention+knorm" and "attention+vnorm";
