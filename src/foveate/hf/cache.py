@@ -132,8 +132,8 @@ class CompressedCache(Cache):
 
     def _kinds(self, kwargs: Mapping[str, Any], seen: int, tokens: int, trust: bool) -> TokenKinds:
         """Return the kinds of the new tokens."""
-        source = self.attachment
-        mask = self._stated(kwargs, seen, tokens)
+        source, complete = self.attachment, self.turn.expected
+        mask = token_kinds.stated(self.visual_mask, kwargs, seen, tokens, complete)
         return token_kinds.forward_kinds(
             source.config,
             kwargs,
@@ -142,22 +142,6 @@ class CompressedCache(Cache):
             placeholder=source.placeholder(kwargs),
             visual_mask=mask,
         )
-
-    def _stated(self, kwargs: Mapping[str, Any], seen: int, tokens: int) -> Tensor | None:
-        """Return the caller's visual mask for the new tokens; drafts behind the prompt are text."""
-        mask = self.visual_mask
-        if mask is None or seen >= mask.shape[1]:
-            return None
-        rows = len(
-            next(x for x in (kwargs.get("input_ids"), kwargs.get("inputs_embeds")) if x is not None)
-        )
-        if rows % len(mask) == 0:
-            mask = mask.repeat_interleave(rows // len(mask), 0)
-        mask = mask[:, seen : seen + tokens]
-        drafted = tokens - mask.shape[1]
-        if drafted and self.turn.expected == self.visual_mask.shape[1]:  # type: ignore[union-attr]
-            mask = torch.nn.functional.pad(mask, (0, drafted))
-        return mask
 
     def end(self) -> None:
         """Finish a forward pass, and compress if it completed a prompt; called by the seam."""

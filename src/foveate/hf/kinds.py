@@ -134,3 +134,23 @@ def grids(
             return ()
         found.append(tuple(mine))
     return tuple(found) if not flat else ()
+
+
+def stated(
+    mask: Tensor | None, kwargs: Mapping[str, Any], seen: int, tokens: int, complete: int | None
+) -> Tensor | None:
+    """Return the caller's visual mask [B, T] for the new tokens, None behind it.
+
+    Drafts behind a prompt that is `complete` at the mask's length are text.
+    """
+    if mask is None or seen >= mask.shape[1]:
+        return None
+    given = (kwargs.get("input_ids"), kwargs.get("inputs_embeds"))
+    rows = len(next(x for x in given if x is not None))
+    new = mask[:, seen : seen + tokens]
+    if rows % len(mask) == 0:
+        new = new.repeat_interleave(rows // len(mask), 0)
+    drafted = tokens - new.shape[1]
+    if drafted and complete == mask.shape[1]:
+        new = torch.nn.functional.pad(new, (0, drafted))
+    return new
