@@ -49,6 +49,10 @@ RULES = {
         lambda keep, every: foveate.roco(keep, every=every, newest=4, sinks=2),
         {"newest": 4, "sinks": 2},
     ),
+    "roco-wide": (
+        lambda keep, every: foveate.roco(keep, every=every, newest=2, sinks=1, spread=0.6),
+        {"newest": 2, "sinks": 1, "spread": 0.6},
+    ),
     "cake": (cake, {"window": 8}),
     "elastic": (lambda keep, every: foveate.elastic(keep, every=every, merge=False), {}),
     "prefixkv": (
@@ -247,3 +251,18 @@ def test_options_that_cannot_be_used_are_refused():
     with pytest.raises(MethodError, match="rank slots"):
         WhileDecoding(lambda stored, tiers: None)
     assert AfterPrefill().follow is None
+
+
+def test_prompts_that_are_cropped_do_not_count():
+    """A question asked, taken back and asked otherwise makes no more room than one question."""
+    following = Following(foveate.tova(0.5))
+    following.start(TokenKinds.of(torch.tensor([[-1, 0, 0, 0], [0, 0, 0, 0]])))
+    text = TokenKinds.of(torch.tensor([[0] * 6, [-1] + [0] * 5]))
+    following.open(6, 6, text)
+    assert following.prompts.tolist() == [9, 9]
+    following.crop(9)
+    assert following.prompts.tolist() == [6, 6]
+    following.crop(5)
+    assert following.prompts.tolist() == [3, 4]
+    following.open(5, 6, text)
+    assert following.prompts.tolist() == [9, 9]

@@ -173,6 +173,8 @@ def used_rows(
     lse: Float[Tensor, "B Hq R"] | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Return everything for the rows that have a weight in some head, in their order."""
+    if rows.shape[1] < 2:  # a decode step: nothing to leave out that is worth waiting for
+        return queries, rows, weights, lse
     used = (weights != 0).any(1)  # [B, R]
     count = int(used.sum(-1).max()) if used.numel() else 0
     if count == rows.shape[1]:
