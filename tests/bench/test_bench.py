@@ -168,7 +168,7 @@ def test_command_is_silent_when_tests_fail(command):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["memory"], "choose cache or sums"),
+        (["memory"], "choose one of cache, sums, rows"),
         (["sums", "--device", "meta"], "'meta' cannot be used here"),
         (["--kv-heads", "3"], "1, 2, 4 or 8"),
         (["--dtype", "int8"], "bfloat16"),

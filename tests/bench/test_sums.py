@@ -1,5 +1,6 @@
 """The case `sums` times the same sums in every variant, and measures their memory alone."""
 
+import dataclasses
 import json
 import sys
 
@@ -63,7 +64,8 @@ def test_table_has_ratios_and_memory(measured):
 def test_command_measures_sums_after_their_tests(monkeypatch, capsys, measured, tmp_path):
     asked = []
     monkeypatch.setattr(bench, "verify", lambda folder, what: asked.append(what))
-    monkeypatch.setattr(bench, "measure_sums", lambda setting, tick: measured[0])
+    subject = dataclasses.replace(bench.SUBJECTS["sums"], measure=lambda setting, tick: measured[0])
+    monkeypatch.setitem(bench.SUBJECTS, "sums", subject)
     path = tmp_path / "sums.json"
     monkeypatch.setattr(sys, "argv", ["foveate", "bench", "sums", "--json", "--out", str(path)])
     with pytest.raises(SystemExit) as stop:

@@ -7,13 +7,11 @@ once, summed over rows, and the cache is cut to the heavy hitters and the newest
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +19,9 @@ import torch
 from torch import Tensor
 
 import foveate
-from foveate.bench.result import Spread
+from foveate.bench.cases import CLOCKS, summary
 from foveate.bench.subject import Size, Subject, build
+from foveate.bench.sums import resident
 from foveate.errors import CacheError
 
 VARIANTS = ("full cache", "h2o", "lookm", "h2o, eager L x L")
@@ -31,22 +30,27 @@ SIZE = Size(layers=4, kv_heads=2, visual=(90, 90), text=92)  # 8,194 tokens with
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowsSetting:
     """What is run: `keep` of all tokens, `rounds` prefills after one that warms up."""
 
     size: Size = SIZE
     keep: float = 0.2
     seed: int = 20260
     rounds: int = 3
+    device: str = "cpu"
+    clock: str = "wall"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the setting as plain values."""
+        return asdict(self)
 
 
-def measure(setting: Rows, tick: Callable[[str], None]) -> dict[str, Any]:
+def measure_rows(setting: RowsSetting, tick: Callable[[str], None]) -> dict[str, Any]:
     """Return times, peaks and kept tokens of all variants; `tick` hears of every finished one."""
     told: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for variant in VARIANTS:
-            words = {"variant": variant, "keep": setting.keep, "seed": setting.seed}
-            words |= {"rounds": setting.rounds, "size": vars(setting.size), "folder": folder}
+            words = {**setting.to_dict(), "variant": variant, "folder": folder}
             command = [sys.executable, "-m", "foveate.bench.rows", json.dumps(words)]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode != 0:
@@ -54,7 +58,25 @@ def measure(setting: Rows, tick: Callable[[str], None]) -> dict[str, Any]:
             told[variant] = json.loads(done.stdout.splitlines()[-1])
             tick(variant)
         ours, eager = (torch.load(Path(folder) / f"{name}.pt") for name in ("h2o", EAGER))
-    return {**told, "same tokens kept as eager": agreement(ours, eager)}
+    times = {variant: numbers["milliseconds"] for variant, numbers in told.items()}
+    pairs = [(variant, FULL) for variant in VARIANTS[1:]] + [(v, EAGER) for v in VARIANTS[1:-1]]
+    case = {
+        **summary(times, pairs),
+        "extra_bytes": {variant: numbers["extra_bytes"] for variant, numbers in told.items()},
+        "kept_alike": agreement(ours, eager),
+    }
+    return {f"{setting.size.tokens:,} tokens": case}
+
+
+def rows_table(cases: dict[str, Any], clock: str) -> dict[str, Any]:
+    """Return times and memory of every variant as columns and rows of text, for documents."""
+    rows = []
+    for case, result in cases.items():
+        for variant in VARIANTS:
+            ratio = result["ratios"].get(f"{variant} / {FULL}", {"median": 1.0})["median"]
+            memory = f"{result['extra_bytes'][variant] / 2**20:,.0f} MiB"
+            rows.append([case, variant, f"{ratio:.2f}", memory])
+    return {"columns": ["prompt", "prefill", f"{clock} time / full cache", "memory"], "rows": rows}
 
 
 def agreement(ours: list[Tensor], eager: list[Tensor]) -> float:
@@ -64,7 +86,8 @@ def agreement(ours: list[Tensor], eager: list[Tensor]) -> float:
 
 
 def run(words: dict[str, Any]) -> dict[str, Any]:
-    """Return one variant's seconds, and the bytes that its prefills added to the process."""
+    """Return one variant's times, and by how many bytes its prefills made the process grow."""
+    clock = CLOCKS[words["clock"]]
     size = Size(**{**words["size"], "visual": tuple(words["size"]["visual"])})
     subject = build(size, words["seed"], "cpu", torch.float32)
     small = build(Size(layers=1, visual=(4, 4)), 1, "cpu", torch.float32)
@@ -74,17 +97,16 @@ def run(words: dict[str, Any]) -> dict[str, Any]:
         "lookm": compressing(foveate.lookm(keep=words["keep"])),
         EAGER: lambda subject: eager(subject, words["keep"]),
     }[words["variant"]]
+    spent, keep = [], []
     with torch.no_grad():
         prefill(small)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        seconds, keep = [], []
+        before = resident("VmRSS")
         for _ in range(words["rounds"] + 1):
-            began = time.perf_counter()
+            began = clock()
             keep = prefill(subject)
-            seconds.append(time.perf_counter() - began)
-    peak = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+            spent.append(1000 * (clock() - began))
     torch.save(keep, Path(words["folder"]) / f"{words['variant']}.pt")
-    return {"seconds": Spread.of(seconds[1:]).to_dict(), "peak_bytes": peak}
+    return {"milliseconds": spent[1:], "extra_bytes": resident("VmHWM") - before}
 
 
 def native(subject: Subject) -> list[Tensor]:
@@ -113,28 +135,8 @@ def compressing(method: foveate.Method) -> Callable[[Subject], list[Tensor]]:
 
 def eager(subject: Subject, keep: float) -> list[Tensor]:
     """Prefill with the whole matrix of every layer, sum its columns, and cut the cache."""
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-
-    sums: list[Tensor] = []
-
-    def attend(module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Any, **kwargs: Any) -> Any:
-        groups = q.shape[1] // k.shape[1]
-        weights = (q @ k.repeat_interleave(groups, 1).mT) * kwargs["scaling"]
-        if hasattr(module, "layer_idx"):
-            hidden = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).triu(1)
-            weights = weights.masked_fill(hidden, torch.finfo(weights.dtype).min)
-        weights = weights.softmax(-1, dtype=torch.float32)
-        if hasattr(module, "layer_idx"):
-            sums.append(weights.sum(-2)[0].unflatten(0, (-1, groups)).mean(1))
-        return (weights @ v.repeat_interleave(groups, 1)).transpose(1, 2).contiguous(), None
-
-    AttentionInterface.register("l_by_l", attend)
-    AttentionMaskInterface.register("l_by_l", ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
-    text = subject.model.config.get_text_config(decoder=True)
-    text._attn_implementation = "l_by_l"
     cache = subject.native_cache()
-    subject.prefill(cache)
+    sums = subject.prefill_with_matrices(cache)
     total = round(keep * subject.size.tokens * len(sums))
     return [
         cut(cache.layers[i], score, total // len(sums) + (i < total % len(sums)), keep / 2)

@@ -56,6 +56,31 @@ class Subject:
         output = self.model(**self.inputs, past_key_values=cache, use_cache=True)
         return output.logits
 
+    def prefill_with_matrices(self, cache: Any) -> list[Tensor]:
+        """Return the column sums [H, T] of every layer, each from its whole [Hq, T, T] softmax."""
+        from transformers import AttentionInterface, AttentionMaskInterface
+        from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+
+        sums: list[Tensor] = []
+
+        def attend(module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Any, **kwargs: Any) -> Any:
+            groups = q.shape[1] // k.shape[1]
+            weights = (q @ k.repeat_interleave(groups, 1).mT) * kwargs["scaling"]
+            hidden = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).triu(1)
+            weights = weights.masked_fill(hidden, torch.finfo(weights.dtype).min)
+            weights = weights.softmax(-1, dtype=torch.float32)
+            sums.append(weights.sum(-2)[0].unflatten(0, (-1, groups)).mean(1))
+            out = weights @ v.repeat_interleave(groups, 1)
+            return out.transpose(1, 2).contiguous(), None
+
+        AttentionInterface.register("whole_matrix", attend)
+        AttentionMaskInterface.register("whole_matrix", ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+        text = self.model.config.get_text_config(decoder=True)
+        before, text._attn_implementation = text._attn_implementation, "whole_matrix"
+        self.prefill(cache)
+        text._attn_implementation = before
+        return sums
+
     def step(self, cache: Any, position: int) -> Tensor:
         """Return the logits after one more token at that position."""
         device = self.inputs["input_ids"].device

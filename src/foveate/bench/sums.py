@@ -110,12 +110,13 @@ def extra(setting: SumsSetting, tokens: int, variant: str) -> int:
         works(setting, 64)[variant]()  # threads and libraries are no memory of the work
         work = works(setting, tokens)[variant]
         Path("/proc/self/clear_refs").write_text("5")  # the highest mark starts anew
-        before = _resident("VmRSS")
+        before = resident("VmRSS")
         work()
-    return max(0, _resident("VmHWM") - before)
+    return max(0, resident("VmHWM") - before)
 
 
-def _resident(name: str) -> int:
+def resident(name: str) -> int:
+    """Return how many bytes of this process are in memory, now or at most."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 

@@ -15,7 +15,10 @@ from foveate.cli import console
 def command(
     what: Annotated[
         str,
-        typer.Argument(help="cache: prefill and decode. sums: attention's column sums, one layer."),
+        typer.Argument(
+            help="cache: prefill and decode. sums: attention's column sums, one layer. "
+            "rows: prefill with scores over all rows, 8,194 tokens."
+        ),
     ] = "cache",
     keep: Annotated[float, typer.Option("--keep", help="Share of visual tokens kept.")] = 0.1,
     kv_heads: Annotated[int, typer.Option("--kv-heads", help="Key-value heads, of 8.")] = 8,
@@ -31,7 +34,7 @@ def command(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure prefill and decode with 4,096 visual tokens, or sums; writes a JSON file."""
+    """Measure prefill and decode, or scores over all rows; writes a JSON file."""
     from foveate import aircache, bench
     from foveate.bench.subject import Size
     from foveate.cli.models import find_device
@@ -44,6 +47,8 @@ def command(
     )
     if what == "sums":
         setting = bench.SumsSetting(seed=seed, dtype=dtype, rounds=rounds, clock=clock)
+    elif what == "rows":
+        setting = bench.RowsSetting(keep=keep, seed=seed, rounds=rounds, clock=clock)
     folder = bench.root()
     name = f"{what}-" + device.split(":")[0] + ("-time" if clock == "cpu" else "")
     path = _writable(out or folder / "benchmarks" / "results" / f"{name}.json")
@@ -60,16 +65,14 @@ def _recorded(what: str, setting: Any, folder: Path) -> dict[str, Any]:
     """Return what was measured and where, once the tests have passed."""
     from foveate import bench
 
-    sums = what == "sums"
+    subject = bench.SUBJECTS[what]
     with console.err().status("running the tests of what is measured"):
         bench.verify(folder, what)
     with console.progress() as bar:
-        rounds = len(setting.tokens) * setting.rounds if sums else 2 * (setting.rounds + 1)
-        task = bar.add_task("preparing", total=rounds)
-        measure: Any = bench.measure_sums if sums else bench.measure
-        cases = measure(setting, lambda case: bar.update(task, description=case, advance=1))
+        task = bar.add_task("preparing", total=subject.ticks(setting))
+        cases = subject.measure(setting, lambda case: bar.update(task, description=case, advance=1))
     result = bench.record(setting.to_dict(), cases, folder)
-    return {**result, "table": bench.sums_table(cases, setting.clock)} if sums else result
+    return {**result, "table": subject.table(cases, setting.clock)}
 
 
 def _writable(path: Path) -> Path:
@@ -83,13 +86,15 @@ def _writable(path: Path) -> Path:
 
 
 def _check(what: str, kv_heads: int, dtype: str, device: str, clock: str) -> None:
-    from foveate.bench import CLOCKS
+    from foveate.bench import CLOCKS, SUBJECTS
     from foveate.errors import InputError
 
-    if what not in ("cache", "sums"):
-        raise InputError(f"{what!r} is nothing to measure; choose cache or sums")
-    if what == "sums" and device != "cpu":
-        raise InputError(f"sums are measured on cpu only, not on {device}; leave --device out")
+    if what not in SUBJECTS:
+        raise InputError(f"{what!r} is nothing to measure; choose one of {', '.join(SUBJECTS)}")
+    if what != "cache" and device != "cpu":
+        raise InputError(f"{what} are measured on cpu only, not on {device}; leave --device out")
+    if what == "rows" and dtype != "float32":
+        raise InputError(f"rows are measured in float32, not {dtype}; leave --dtype out")
     if kv_heads not in (1, 2, 4, 8):
         raise InputError(f"--kv-heads {kv_heads} does not divide 8 heads; choose 1, 2, 4 or 8")
     if dtype not in ("float32", "bfloat16", "float16"):
