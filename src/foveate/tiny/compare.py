@@ -30,13 +30,14 @@ HOSTS = ("snapkv", "pyramidkv", "adakv", "sparsemm")
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of the table: a preset, with options as `name=value`."""
+    """One row of the table: a preset, with options as `name=value`, and what is said of them."""
 
     preset: str
     options: tuple[str, ...] = ()
+    note: str = ""
 
     def __str__(self) -> str:
-        return " ".join((self.preset, *self.options))
+        return f"{self.preset} {self.note}".strip()
 
     def method(self, keep: float) -> foveate.Method:
         """The method at this share of the visual tokens."""
@@ -46,12 +47,14 @@ class Entry:
 
 def entries(heads: Path | None) -> list[Entry]:
     """Every preset with its defaults, MixKV on its hosts, and the variants worth a row."""
-    table = () if heads is None else (f"table={heads}",)
     rows = [Entry(info.name) for info in foveate.methods() if info.name not in SKIPPED]
-    rows += [Entry("sparsemm", table)] if table else []
     rows += [Entry(f"mixkv+{host}") for host in HOSTS]
-    rows += [Entry("mixkv+sparsemm", table)] if table else []
-    return [*rows, Entry("lookm", ("merge=none",))]
+    if heads is not None:
+        rows.append(Entry("sparsemm", (f"table={heads}",), "(head table)"))
+        rows.append(Entry("mixkv+sparsemm", (f"host_table={heads}",), "(head table)"))
+    literal = ("window_of=any", "pool_over=sequence")
+    rows.append(Entry("snapkv", literal, "(literal window and pooling)"))
+    return [*rows, Entry("lookm", ("merge=none",), "(no merging)")]
 
 
 def answers(model: Any, processor: Any, method: Any, number: int, bar: Progress) -> list[list[Any]]:
@@ -142,7 +145,6 @@ def main() -> None:
     for row in result["table"]["rows"]:
         shown.add_row(*row)
     Console().print(shown)
-
 
     if args.output is not None:
         args.output.parent.mkdir(parents=True, exist_ok=True)
