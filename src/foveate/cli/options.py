@@ -4,7 +4,7 @@ import ast
 from collections.abc import Sequence
 from typing import Any
 
-from foveate import Method, method
+from foveate import Method, method, methods
 from foveate.errors import InputError
 
 
@@ -43,6 +43,9 @@ def build_method(name: str, keep: str | None, options: Sequence[str]) -> Method:
     given: dict[str, Any] = {}
     for text in options:
         option, value = parse_option(text)
+        word = text.partition("=")[2].strip()
+        if word in words(name, option):  # such as "none", which is a word of some options
+            value = word
         if option == "keep":
             raise InputError(f"--option {text!r} has an option of its own; give --keep {value}")
         if option == "name":
@@ -51,6 +54,24 @@ def build_method(name: str, keep: str | None, options: Sequence[str]) -> Method:
             raise InputError(f"--option {option} came twice; give it once")
         given[option] = value
     return method(name, keep=share, **given)
+
+
+def words(name: str, option: str) -> set[str]:
+    """Return the words that an option of a preset, or of its host, may be.
+
+    >>> sorted(words("lookm", "budget"))
+    ['strict', 'union']
+    """
+    presets = name.split("+")
+    allowed = [
+        word
+        for info in methods()
+        if info.name in presets
+        for known in info.options
+        if known.name == option
+        for word in known.allowed
+    ]
+    return {word.strip("'") for word in allowed if word.startswith("'")}
 
 
 def _value(text: str) -> Any:
