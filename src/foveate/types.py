@@ -113,8 +113,11 @@ class TokenKinds:
 
     def columns(self, start: int, stop: int) -> TokenKinds:
         """Return the kinds of positions `start` to `stop`; spans keep their numbers."""
-        part = slice(start, stop)
-        return TokenKinds(self.kind[:, part], self.span[:, part], self.special[:, part], self.grids)
+        part, grids = slice(start, stop), self.grids
+        if grids and stop < self.kind.shape[1]:  # what is added later is numbered on from here
+            spans = [max(row, default=-1) + 1 for row in self.span[:, :stop].tolist()]
+            grids = tuple(row[:count] for row, count in zip(grids, spans, strict=True))
+        return TokenKinds(self.kind[:, part], self.span[:, part], self.special[:, part], grids)
 
     def followed_by(self, other: TokenKinds) -> TokenKinds:
         """Return the kinds of these positions and then those of `other`, spans numbered on."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -18,6 +18,7 @@ from foveate.hf.attention import attention_seam
 from foveate.hf.generate import Owner, cache_of, replace_generate
 from foveate.hf.rotation import rotation
 from foveate.hf.support import check_model, unwrap
+from foveate.types import TokenKinds
 
 _lock = threading.RLock()  # a lease may end while another one of the same thread begins
 _attachments: weakref.WeakKeyDictionary[nn.Module, Attachment] = weakref.WeakKeyDictionary()
@@ -60,6 +61,19 @@ class Attachment:
             while self._uses == 0 and self._take_off:
                 self._take_off.pop()()
 
+    def token_kinds(
+        self, kwargs: Mapping[str, Any], visual_mask: Tensor | None, *, trust: bool
+    ) -> TokenKinds:
+        """Return the kinds of a pass's tokens; their ids are believed on `trust`."""
+        return kinds.forward_kinds(
+            self.config,
+            kwargs,
+            trust_ids=trust,
+            special=self.special,
+            placeholder=self.placeholder(kwargs),
+            visual_mask=visual_mask,
+        )
+
     def placeholder(self, kwargs: Any) -> Tensor | None:
         """Return the placeholders' embeddings [n, C], for calls with embeddings and features."""
         model, ids = self._model(), list(kinds.visual_ids(self.config))
@@ -89,6 +103,12 @@ class Lease:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Lease:
         return self
+
+    def __reduce__(self) -> Any:
+        raise CacheError(
+            "a compressed cache belongs to a model of this process and cannot be pickled; save its "
+            "report, or copy it with copy.deepcopy"
+        )
 
 
 def _new_tokens(kwargs: dict[str, Any]) -> int:
@@ -123,10 +143,13 @@ def _before(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
             "CompressedCache(model, method) for the model that runs"
         )
     tokens = _new_tokens(kwargs)
-    if cache.open is not None:  # left by an interrupt
-        cache.open.close()
-    cache.begin(kwargs, tokens)
-    cache.place(kwargs, tokens)
+    cache.close()  # left open by an interrupt
+    try:
+        cache.begin(kwargs, tokens)
+        cache.place(kwargs, tokens)
+    except BaseException:
+        cache.fail()
+        raise
     cache.open = ExitStack()
     cache.open.enter_context(attention_seam(attachment.text_config))
     return (args, kwargs)
@@ -147,8 +170,7 @@ def _after(model: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> 
         cache = cache_of({"past_key_values": getattr(output, "past_key_values", None)})
     if cache is None or cache.open is None:
         return
-    cache.open.close()
-    cache.open = None
+    cache.close()
     if output is None:
         cache.fail()
         return

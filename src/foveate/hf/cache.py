@@ -18,10 +18,16 @@ from foveate.hf.attach import Attachment, Lease
 from foveate.hf.generate import Owner
 from foveate.hf.layer import CompressedLayer, row_numbers
 from foveate.hf.measure import layer_report
-from foveate.hf.support import check_fitted, compressible, has_grid_positions, native_layers
+from foveate.hf.support import (
+    check_fitted,
+    check_method,
+    compressible,
+    has_grid_positions,
+    native_layers,
+)
 from foveate.hf.turn import Turn
 from foveate.method import Method, decide
-from foveate.types import Plan, TokenKinds
+from foveate.types import Plan
 
 
 class CompressedCache(Cache):
@@ -39,10 +45,7 @@ class CompressedCache(Cache):
         visual_mask: Tensor | None = None,
         storage: str = "dense",
     ) -> None:
-        if not isinstance(method, Method):
-            raise MethodError(
-                f"{method!r} is not a method; give foveate.aircache(keep=0.1) or another preset"
-            )
+        check_method(method)
         if storage not in ("dense", "auto"):
             raise InputError(f"storage {storage!r} is not known; allowed: 'dense', 'auto'")
         if visual_mask is not None and visual_mask.ndim != 2:
@@ -62,6 +65,7 @@ class CompressedCache(Cache):
         self.method = method
         self.turn = Turn(method, rotation=self.attachment.rotation)
         self.visual_mask = visual_mask
+        self.grids: Mapping[str, Any] = {}  # of images that `generate` encodes ahead
         self.broken = False
         self.seconds = 0.0
         self.explain: dict[int, Mapping[str, Any]] = {}
@@ -123,52 +127,44 @@ class CompressedCache(Cache):
                 for layer in self.compressed_layers:
                     layer.store.seal(seen)
                 turn.begin(seen)
-            kinds = self._kinds(kwargs, seen, tokens, features or not turn.number)
+            stated = token_kinds.stated(self.visual_mask, kwargs, seen, tokens, turn.expected)
+            kinds = self.attachment.token_kinds(
+                {**kwargs, **self.grids}, stated, trust=features or not turn.number
+            )
             turn.add(kinds, seen, mask)
         if turn.following.active:
             turn.following.open(seen, tokens, kinds)
             turn.prompt = False
         turn.running = True
 
-    def _kinds(self, kwargs: Mapping[str, Any], seen: int, tokens: int, trust: bool) -> TokenKinds:
-        """Return the kinds of the new tokens."""
-        source, complete = self.attachment, self.turn.expected
-        mask = token_kinds.stated(self.visual_mask, kwargs, seen, tokens, complete)
-        return token_kinds.forward_kinds(
-            source.config,
-            kwargs,
-            trust_ids=trust,
-            special=source.special,
-            placeholder=source.placeholder(kwargs),
-            visual_mask=mask,
-        )
-
     def end(self) -> None:
         """Finish a forward pass, and compress if it completed a prompt; called by the seam."""
-        turn = self.turn
-        turn.running = False
-        if turn.following.active:
+        self.turn.running = False
+        self.broken = True  # should anything raise before all layers agree again
+        if self.turn.following.active:
             self._follow()
-        if not turn.prompt or (turn.expected is not None and self.seen < turn.expected):
-            return
-        stop = self.seen if turn.expected is None else min(self.seen, turn.expected)
+        if self.turn.prompt and (self.turn.expected is None or self.seen >= self.turn.expected):
+            self._check_attended()
+            self._compress(self.seen if self.turn.expected is None else self.turn.expected)
+        self.broken = False
+
+    def _check_attended(self) -> None:
+        """Raise `UnsupportedModel` if stored keys did not come to an attention function."""
         for layer in self.compressed_layers:
             if layer.store.seen and not layer.attended:
-                self.broken = True
                 raise UnsupportedModel(
                     f"{self.attachment.model_name} changes the keys of layer {layer.index} between "
                     "cache and attention, so it cannot be compressed; run it without Foveate"
                 )
-        self._compress(stop)
 
     def fail(self) -> None:
         """Note that a forward pass raised; unusable if some layers hold its tokens already."""
         self.turn.running = False
-        self.turn.captured.clear()
-        self.turn.rankings.clear()
         recurrent = any(not hasattr(layer, "get_seq_length") for layer in self.layers)
         if recurrent or self._stored_lengths() != self._lengths:
             self.broken = True
+            self.turn.captured.clear()
+            self.turn.rankings.clear()
         else:
             self.turn.crop(self.seen)
 
@@ -250,6 +246,9 @@ class CompressedCache(Cache):
                 "this release of transformers cannot take tokens back from sliding-window layers, "
                 "as assisted decoding must; leave assistance out, or use a newer release"
             ) from error
+        except RuntimeError:  # sliding windows that nobody told to remember
+            self.broken = True
+            raise
         self.turn.crop(self.seen)
         if not self.seen:
             self.turn.reset()
@@ -257,8 +256,10 @@ class CompressedCache(Cache):
 
     def reset(self) -> None:
         """Forget everything, and be as new."""
+        self.close()
         super().reset()
         self.turn.reset()
+        self.expect(None)
         self.broken, self.shift, self.seconds, self.explain = False, None, 0.0, {}
 
     def reorder_cache(self, beam_idx: Tensor) -> None:  # type: ignore[override]
@@ -282,6 +283,16 @@ class CompressedCache(Cache):
         self.turn.take(rows)
         if self.shift is not None:
             self.shift = self.shift[rows.to(self.shift.device)]
+
+    def close(self) -> None:
+        """Close the seam of a forward pass, if it is open still: no hook hears of an interrupt."""
+        if self.open is not None:
+            self.open.close()
+            self.open = None
+
+    def __del__(self) -> None:
+        if hasattr(self, "open"):
+            self.close()
 
     def report(self) -> CacheReport:
         """Return what is stored now, measured, and what was kept of the prompts."""

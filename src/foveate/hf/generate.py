@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor, nn
 
 from foveate.errors import InputError, OutsidePass, UnsupportedModel
+from foveate.hf.kinds import GRIDS
 from foveate.method import When
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class SeamCache(Protocol):
     open: ExitStack | None
     recorder: Owner | None  # takes the report of a bare forward pass in a context
     seen: int
+    grids: Mapping[str, Any]  # what a `generate` call says of its images' patches
 
     def check_usable(self) -> None:
         """Raise if a pass failed half-way."""
@@ -40,6 +42,9 @@ class SeamCache(Protocol):
 
     def fail(self) -> None:
         """Note that a forward pass raised."""
+
+    def close(self) -> None:
+        """Close the seam of a forward pass."""
 
     def place(self, kwargs: dict[str, Any], tokens: int) -> None:
         """Set the positions of the new tokens where the method moves them."""
@@ -132,6 +137,7 @@ def _generate(
         cache = kwargs["past_key_values"] = session.new_cache()
     cache.check_usable()
     cache.expect(_prompt_length(args, kwargs, cache.seen))
+    cache.grids = {name: kwargs[name] for name in GRIDS if kwargs.get(name) is not None}
     try:
         output = call(*args, **kwargs)
     except OutsidePass as error:
@@ -146,9 +152,9 @@ def _generate(
         ) from error
     finally:
         cache.expect(None)
+        cache.grids = {}
         if cache.open is not None:  # torch calls no hook after an interrupt
-            cache.open.close()
-            cache.open = None
+            cache.close()
             cache.fail()
     if session is not None:
         session.record(cache)

@@ -23,6 +23,7 @@ _FEATURES = (
     "mm_encoder_outputs",
     "patches",
 )
+GRIDS = ("image_grid_thw", "video_grid_thw")
 
 
 def visual_ids(config: Any) -> tuple[int, ...]:
@@ -119,20 +120,24 @@ def forward_kinds(
 def grids(
     config: Any, kwargs: Mapping[str, Any], kinds: TokenKinds
 ) -> tuple[tuple[Grid, ...], ...]:
-    """Return the patch grid of every span where the call states it and the counts agree."""
-    given = (kwargs.get("image_grid_thw"), kwargs.get("video_grid_thw"))
-    stated = [x for x in given if isinstance(x, Tensor)]
-    if len(stated) != 1:
+    """Return the patch grid of every span where the call states it and the counts agree.
+
+    Rows may be copies (beams) of those that it speaks of, copies of one row beside each other.
+    """
+    given = [kwargs[name] for name in GRIDS if isinstance(kwargs.get(name), Tensor)]
+    if len(given) != 1:
         return ()
     merge = getattr(getattr(config, "vision_config", None), "spatial_merge_size", 1)
-    flat = [(int(t), int(h) // merge, int(w) // merge) for t, h, w in stated[0].tolist()]
+    flat = [(int(t), int(h) // merge, int(w) // merge) for t, h, w in given[0].tolist()]
+    sizes = [torch.bincount(row.clamp(min=-1) + 1)[1:].tolist() for row in kinds.span]
+    copies = max(sum(map(len, sizes)) // max(len(flat), 1), 1)
     found: list[tuple[Grid, ...]] = []
-    for row in range(kinds.kind.shape[0]):
-        sizes = torch.bincount(kinds.span[row].clamp(min=-1) + 1)[1:].tolist()
-        mine, flat = flat[: len(sizes)], flat[len(sizes) :]
-        if [t * h * w for t, h, w in mine] != sizes:
-            return ()
-        found.append(tuple(mine))
+    for row in range(0, len(sizes), copies):
+        mine, flat = flat[: len(sizes[row])], flat[len(sizes[row]) :]
+        for copy in sizes[row : row + copies]:
+            if [t * h * w for t, h, w in mine] != copy:
+                return ()
+            found.append(tuple(mine))
     return tuple(found) if not flat else ()
 
 

@@ -51,8 +51,8 @@ def _kept_positions(layer: CompressedLayer, kinds: TokenKinds) -> Tensor:
     valid = kinds.valid[:, None].expand(-1, logical.shape[1], -1)
     stays = valid.gather(-1, logical.clamp(min=0)) & (logical >= 0)
     positions = torch.where(stays, logical, -1)
-    used = int((positions >= 0).any(0).any(0).long().cumsum(-1).argmax()) + 1
-    return positions[..., :used].int().clone()
+    used = (positions >= 0).flatten(0, 1).any(0).nonzero().flatten().tolist()
+    return positions[..., : max(used, default=-1) + 1].int().clone()
 
 
 def _layer(

@@ -10,6 +10,7 @@ from foveate.cache.report import CacheReport
 from foveate.errors import CacheError, MethodError
 from foveate.hf.attach import Lease
 from foveate.hf.cache import CompressedCache
+from foveate.hf.support import check_method
 from foveate.method import Method
 from foveate.methods import method as method_named
 
@@ -58,10 +59,7 @@ def compress(
         raise MethodError(
             f"options {sorted(options)} came beside a complete method; give them to the preset"
         )
-    if not isinstance(method, Method):
-        raise MethodError(
-            f"{method!r} is not a method; give foveate.aircache(keep=0.1), or a name: 'aircache'"
-        )
+    check_method(method)
     lease = Lease(model)
     attachment = lease.attachment
     if attachment.session is not None:

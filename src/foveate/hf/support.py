@@ -8,7 +8,7 @@ from torch import nn
 from transformers import DynamicCache, GenerationMixin
 from transformers.cache_utils import Cache, DynamicLayer
 
-from foveate.errors import UnsupportedModel
+from foveate.errors import MethodError, UnsupportedModel
 from foveate.hf.attention import check_attention
 from foveate.method import Fitted, Method
 
@@ -37,6 +37,14 @@ def head_counts(config: Any) -> tuple[int, Any, Any]:
     """Return how many layers, query heads and key-value heads a text config states."""
     heads = optional(config, "num_attention_heads")
     return int(config.num_hidden_layers), heads, optional(config, "num_key_value_heads") or heads
+
+
+def check_method(method: Any) -> None:
+    """Raise `MethodError` for what is not a method."""
+    if not isinstance(method, Method):
+        raise MethodError(
+            f"{method!r} is not a method; give foveate.aircache(keep=0.1), or another preset"
+        )
 
 
 def check_fitted(method: Method, config: Any) -> None:

@@ -175,6 +175,7 @@ class Turn:
         """Forget everything."""
         self.kinds, self.start, self.number, self.clean, self.open = None, 0, 0, True, False
         self.rows = self.picks = self.stop = None
+        self.running = False
         for record in (self.captured, self.scaling, self.rankings, self.seconds):
             record.clear()
         self.following.reset()
