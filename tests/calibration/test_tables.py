@@ -63,6 +63,7 @@ NAN, INF = math.nan, math.inf
 WRONG = [
     ("not json", "not JSON"),
     ("[" * 100_000, "not JSON"),
+    ("9" * 6000, "not JSON"),
     ([1], "holds a list"),
     (content("sizes"), "'foveate-heads'"),
     (content("heads", version=2), "version 2"),
@@ -72,6 +73,9 @@ WRONG = [
     (content("heads", layers=True), "layers is True"),
     (content("heads", kv_heads=3), "do not divide"),
     (content("heads", layers=2), "for 3 layers; 4 for each of 2"),
+    (content("heads", layers=10**13), "4 for each of 10000000000000"),
+    (content("heads", scores=[[10**400, 0, 0, 0]] * 3), "numbers from 0 to 1e.30"),
+    (content("heads", scores=[[1e308] * 4] * 3), "numbers from 0 to 1e.30"),
     (content("heads", query_heads=2), "2 for each of 3"),
     (content("heads", scores=[[1, 2, 3, 4], [1, 2], [1, 2, 3, 4]]), r"rows of \[2, 4\]"),
     (content("heads", scores=None), "rows of no numbers"),

@@ -38,7 +38,7 @@ class Contents:
 
 
 KINDS: dict[str, Contents] = {
-    "heads": Contents("scores", 0.0, math.inf, "foveate heads"),
+    "heads": Contents("scores", 0.0, 1e30, "foveate heads"),
     "redundancy": Contents("redundancy", -1.0, 1.0, "foveate calibrate redundancy"),
     "sizes": Contents("shares", 0.0, 1.0, "foveate calibrate sizes"),
 }
@@ -107,7 +107,7 @@ def load_table(path: str | os.PathLike[str], kind: Kind) -> Table:
         ) from error
     try:
         return _table(json.loads(text), kind)
-    except (MethodError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         wrong = error if isinstance(error, MethodError) else f"it is not JSON ({error})"
         raise MethodError(
             f"the {kind} table {os.fspath(path)!r} cannot be used: {wrong}; make it again with "
@@ -164,7 +164,7 @@ def _values(
     listed = given if isinstance(given, list) else []
     rows = [row if isinstance(row, list) else [row] for row in listed]
     shape = [len(row) for row in rows]
-    if shape != [width] * layers:
+    if len(shape) != layers or any(count != width for count in shape):
         raise MethodError(
             f"{field} has rows of {sorted(set(shape)) or 'no'} numbers for {len(shape)} layers; "
             f"{width} for each of {layers} belong there"
@@ -183,7 +183,7 @@ def _values(
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 def _count(content: dict[str, Any], field: str) -> int:
