@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foveate.budget import Sizes, Union
-from foveate.calibration.tables import save_table
+from foveate.calibration.tables import load_table, save_table
 from foveate.errors import MethodError
 from foveate.method import Method, apply, plan
 from foveate.methods import elastic, h2o, lookm, method, prefixkv, roco, streaming, tgvkv, tova
@@ -184,7 +184,11 @@ def test_a_table_of_sizes(tmp_path):
     save_table(path, {**about, "layers": 3, "shares": [0.5, 0.25, 0.25]})
     sample = observations(kinds_of("t" * 22), layers=3)
     made = prefixkv(0.5, sizes=str(path), sinks=1)
-    assert made.budget == Sizes(0.5, (0.5, 0.25, 0.25)) and hash(made)
+    assert made.budget == Sizes(0.5, (0.5, 0.25, 0.25), load_table(path, "sizes")) and hash(made)
+    made.budget.check("org/m", 3, 6, 2)
+    for other in (("org/another", 3, 6, 2), (None, 3, 6, 3), ("m", 4, 6, 2)):
+        with pytest.raises(MethodError, match=r"the sizes table .*foveate calibrate sizes"):
+            made.budget.check(*other)
     found = plan(made, sample)
     # 33 in all, 6 of them pinned; 27 in the proportion 2 : 1 : 1 are 13.5, 6.75, 6.75
     assert [int(x["budget"][0, 0]) for x in found.explain] == [15, 9, 9]

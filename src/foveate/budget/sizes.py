@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from foveate.budget.total import head_equal, spread, supply
+from foveate.calibration.tables import Table
 from foveate.errors import MethodError
 from foveate.option import Keep, plain_keep
 from foveate.types import Int, Ranking
@@ -21,10 +22,12 @@ class Sizes:
     """In proportion to `shares`, one per decoder layer of the model, with an exact total.
 
     Layers that nothing compresses have share 1 there. Pinned tokens come on top of the proportion.
+    `table` is what the shares were read from, if they were.
     """
 
     keep: Keep
     shares: tuple[float, ...]
+    table: Table | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "keep", plain_keep(self.keep))
@@ -32,6 +35,11 @@ class Sizes:
             raise MethodError(
                 f"shares={self.shares!r} cannot be used; give a tuple with a share for every layer"
             )
+
+    def check(self, model_name: str | None, layers: int, query_heads: int, kv_heads: int) -> None:
+        """Raise `MethodError` if the table is of another model."""
+        if self.table is not None:
+            self.table.check(model_name, layers, query_heads, kv_heads)
 
     def __call__(self, rankings: Sequence[Ranking]) -> Int[Tensor, "N B H"]:
         """Return the counts of kept candidates; raise `MethodError` for sizes of another model."""

@@ -55,7 +55,8 @@ def prefixkv(
         )
     budget: Budget = Level(keep)
     if sizes != "online":
-        budget = Sizes(keep, load_table(sizes, "sizes").per_layer)
+        table = load_table(sizes, "sizes")
+        budget = Sizes(keep, table.per_layer, table)
     check_count("sinks", sinks)
     check_room(budget.keep, sinks + 1, "sinks and last token", scope)
     return Method(
