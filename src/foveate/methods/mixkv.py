@@ -88,7 +88,7 @@ def hosted(
             f"host={host!r} cannot be used; give the name of a method, or a method such as "
             "foveate.snapkv(keep=0.1)"
         )
-    options = {name.removeprefix("host_"): value for name, value in options.items()}
+    options = unprefixed({"keep": keep, "scope": scope, **options})
     theirs = [
         option.name for info in methods.methods() if info.name == host for option in info.options
     ]
@@ -98,6 +98,16 @@ def hosted(
             raise MethodError(
                 f"neither mixkv nor its host {host} has an option {name!r}; {nearest(name, known)}"
             )
-    if scope is not None:
-        options["scope"] = scope
-    return methods.method(host, keep, **options)
+    return methods.method(host, **options)
+
+
+def unprefixed(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that have a value, without the "host_" before some names."""
+    given = {name: value for name, value in options.items() if value is not None}
+    plain: dict[str, Any] = {}
+    for name, value in given.items():
+        short = name.removeprefix("host_")
+        if short in plain:
+            raise MethodError(f"{short} and host_{short} are one option of the host; give one")
+        plain[short] = value
+    return plain
