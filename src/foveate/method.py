@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from foveate.errors import InputError
+from foveate.order import inverse
 from foveate.types import (
     PAD,
     PINNED,
@@ -181,7 +182,7 @@ def places(
         line = first.gather(-1, line)
     by_order = order.expand_as(line).gather(-1, line)
     line = line.gather(-1, by_order.argsort(dim=-1, descending=True, stable=True))
-    return torch.empty_like(line).scatter_(-1, line, position.expand_as(line))
+    return inverse(line)
 
 
 def everything(ranking: Ranking) -> Int[Tensor, "B H"]:

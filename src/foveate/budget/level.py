@@ -10,6 +10,7 @@ from torch import Tensor
 
 from foveate.budget.total import head_equal, supply
 from foveate.option import Keep, plain_keep
+from foveate.order import inverse
 from foveate.types import Float, Int, Ranking
 
 __all__ = ["Level", "sizes"]
@@ -86,7 +87,4 @@ def sizes(
     place = torch.arange(held.shape[-1])
     waiting = (place > counts[..., None]) & (place <= there[..., None])
     order = held.masked_fill(~waiting, BEYOND).flatten(1).argsort(dim=-1, stable=True)
-    rank = torch.empty_like(order).scatter_(
-        -1, order, torch.arange(order.shape[-1]).expand_as(order)
-    )
-    return counts + (rank < left[:, None]).unflatten(-1, held.shape[1:]).sum(-1)
+    return counts + (inverse(order) < left[:, None]).unflatten(-1, held.shape[1:]).sum(-1)

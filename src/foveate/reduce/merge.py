@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from foveate.option import Choice, Share, check_choice, check_share
+from foveate.order import inverse
 from foveate.reduce.evict import pack
 from foveate.reduce.fold import folded, received
 from foveate.reduce.match import nearest_key, nearest_position
@@ -61,7 +62,5 @@ def best(
 ) -> Bool[Tensor, "B H T"]:
     """Return the highest-scored `share` of the marked tokens, the earlier of equals first."""
     order = scores.masked_fill(~among, -torch.inf).argsort(dim=-1, descending=True, stable=True)
-    places = torch.arange(order.shape[-1], device=order.device).expand_as(order)
-    rank = torch.empty_like(order).scatter_(-1, order, places)
     count = (among.sum(-1, keepdim=True).float() * share).round()
-    return among & (rank < count)
+    return among & (inverse(order) < count)

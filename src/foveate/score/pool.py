@@ -9,6 +9,7 @@ from torch import Tensor
 
 from foveate.method import Score
 from foveate.option import Choice, Count, check_choice, check_odd
+from foveate.score.patches import patches
 from foveate.types import Bool, Float, Int, Observation, Ranking, TokenKinds
 
 __all__ = ["Pooled", "outside", "pooled", "segments"]
@@ -85,21 +86,11 @@ def segments(kinds: TokenKinds) -> Int[Tensor, "B T"]:
 
 def by_rows(kinds: TokenKinds, same: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
     """Return the numbers of segments that end with every row of an image too."""
-    spans = max((len(grids) for grids in kinds.grids), default=0)
-    if not spans:
+    if not any(kinds.grids):
         return same
-    known = [
-        [grids[i] if i < len(grids) else (0, 0, 0) for i in range(spans)] for grids in kinds.grids
-    ]
-    grid = torch.tensor(known, device=same.device)  # [B, S, 3]
-    told = (kinds.span >= 0) & (kinds.span < spans)
-    span = kinds.span.clamp(0, spans - 1)
-    member = told[:, None] & (span[:, None] == torch.arange(spans, device=same.device)[:, None])
-    size = member.sum(-1)  # [B, S]
-    width = torch.where((grid.prod(-1) == size) & (size > 0), grid[..., 2], member.shape[-1])
-    number = (member.cumsum(-1) - 1).gather(1, span[:, None])[:, 0]
-    row = torch.where(told, number // width.gather(-1, span), 0)
-    return same * (member.shape[-1] + 1) + row
+    lie = patches(kinds)  # an image of unknown grid is one row
+    row = torch.where(kinds.visual, lie.within // lie.grid[..., 2], 0)
+    return same * (same.shape[-1] + 1) + row
 
 
 def pooled(

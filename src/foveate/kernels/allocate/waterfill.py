@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from foveate.errors import InputError
+from foveate.order import inverse
 from foveate.types import Float, Int
 
 __all__ = ["allocate", "round_to"]
@@ -86,7 +87,4 @@ def round_to(
     fraction = fraction.masked_fill(base >= cap, -1)
     left = total - base.sum(-1)
     order = fraction.argsort(dim=-1, descending=True, stable=True)
-    rank = torch.empty_like(order).scatter_(
-        -1, order, torch.arange(order.shape[-1]).expand_as(order)
-    )
-    return base + (rank < left[..., None]).long()
+    return base + (inverse(order) < left[..., None]).long()
