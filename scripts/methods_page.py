@@ -27,13 +27,18 @@ This page is written by `scripts/methods_page.py` from the code.
 
 ## The design space
 
-What every preset is made of with its own defaults; fields at their defaults are left out.
+What every preset is made of with its own defaults, without `keep` and what the parts have by
+default. The parts are classes of `foveate.scope`, `foveate.score`, `foveate.budget`,
+`foveate.reduce` and `foveate.schedule`, whose docstrings say what they do; a method of your own
+[takes the same ones](usage.md#a-method-of-your-own).
 
 """
 
 
 def short(part: Any) -> str:
     """Return the class of a part, with the fields that are not at their defaults."""
+    if isinstance(part, float):
+        return f"{part:.6g}"
     if not dataclasses.is_dataclass(part):
         return repr(part)
     shown = []

@@ -42,7 +42,8 @@ def check_choice(name: str, value: object, allowed: Iterable[str]) -> None:
     """Raise `MethodError` unless `value` is one of the `allowed` words."""
     allowed = tuple(allowed)
     if not isinstance(value, str) or value not in allowed:
-        hint = f"; {nearest(value, allowed)}" if isinstance(value, str) else ""
+        hint = nearest(value, allowed) if isinstance(value, str) else ""
+        hint = f"; {hint}" if hint.startswith("did") else ""  # the words themselves come first
         words = ", ".join(repr(word) for word in allowed)
         raise MethodError(f"{name}={value!r} is not known; give one of {words}{hint}")
 

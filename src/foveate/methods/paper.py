@@ -82,5 +82,10 @@ def allowed(hint: Any) -> tuple[str, ...]:
     return tuple(
         word
         for part in parts
-        for word in (allowed(part) if get_origin(part) is Literal else (part.__name__,))
+        for word in (allowed(part) if get_origin(part) is Literal else (named(part),))
     )
+
+
+def named(hint: Any) -> str:
+    """Return the name of a type as it is written in Python."""
+    return "None" if hint is type(None) else str(hint.__name__)
