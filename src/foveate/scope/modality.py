@@ -96,8 +96,10 @@ def at_the_ends(
 ) -> Bool[Tensor, "B T"]:
     """Return the first `sinks` and the last `recent` tokens of every row, pads not counted."""
     seen = kinds.valid.cumsum(-1)
+    sinks = min(sinks, seen.shape[-1])  # larger numbers than tensors hold are numbers, too
     length = seen[:, -1:] if prompt is None else prompt[:, None].to(seen.device)
-    count = recent if isinstance(recent, Integral) else (length * recent + TINY).floor().long()
+    whole = isinstance(recent, Integral)
+    count = min(recent, seen.shape[-1]) if whole else (length * recent + TINY).floor().long()
     among = kinds.valid & (seen > seen[:, -1:] - count)
     if recent_of == "text":
         behind = kinds.text & (kinds.visual.flip(-1).cumsum(-1).flip(-1) == 0)

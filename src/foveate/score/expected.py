@@ -89,7 +89,8 @@ class Expected:
         if grid_positions(observation):
             chosen = AllText()(observation)
             members, fallback = chosen.members[:, 0], chosen.fallback
-        later = members & (kinds.valid.cumsum(-1) > self.sinks)
+        sinks = min(self.sinks, members.shape[-1])
+        later = members & (kinds.valid.cumsum(-1) > sinks)
         return torch.where(later.any(-1, keepdim=True), later, members), fallback
 
 

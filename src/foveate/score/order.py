@@ -46,7 +46,7 @@ class PerImage:
         first = torch.ones_like(image, dtype=torch.bool)
         first[:, 1:] = image[:, 1:] != image[:, :-1]
         within = place - torch.where(first, place, 0).cummax(-1).values
-        best = torch.zeros_like(going).scatter(-1, order, within < self.floor)
+        best = torch.zeros_like(going).scatter(-1, order, within < min(self.floor, span.shape[-1]))
         return replace(ranking, tiers=torch.where(going & best, 1, ranking.tiers))
 
 

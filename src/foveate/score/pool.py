@@ -127,6 +127,6 @@ def pooled(
         else:
             out = torch.maximum(out, part.masked_fill(~near[:, None], -torch.inf))
     if how == "avg":
-        out = out / (kernel if padded else count[:, None])
+        out = out / (float(kernel) if padded else count[:, None])
     out = torch.where(there[:, None], out, scores.gather(-1, wide))
     return torch.empty_like(scores).scatter_(-1, wide, out)

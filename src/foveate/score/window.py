@@ -134,7 +134,7 @@ def instruction(kinds: TokenKinds, text: str, exclude_special: bool) -> Bool[Ten
 def last(members: Bool[Tensor, "B T"], count: int) -> Bool[Tensor, "B T"]:
     """Return the last `count` members of every row."""
     seen = members.cumsum(-1)
-    return members & (seen > seen[:, -1:] - count)
+    return members & (seen > seen[:, -1:] - min(count, members.shape[-1]))
 
 
 def stand_in(
