@@ -23,11 +23,6 @@ class Loaded:
     model: Any
     processor: Any
 
-    @property
-    def is_embedded(self) -> bool:
-        """Return whether this is the model inside the package."""
-        return self.name == "embedded"
-
 
 def load(
     name: str | None = None, dtype: str = "auto", device: str = "auto", attn: str | None = None

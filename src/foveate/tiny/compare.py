@@ -57,7 +57,7 @@ def entries(heads: Path | None) -> list[Entry]:
     return [*rows, Entry("lookm", ("merge=none",), "(no merging)")]
 
 
-def answers(model: Any, processor: Any, method: Any, number: int, bar: Progress) -> list[list[Any]]:
+def answers(model: Any, processor: Any, method: Any, number: int) -> list[list[Any]]:
     """Seed, question, right answer and what was said, for `number` questions over all layouts."""
     told: list[list[Any]] = []
     for i, layout in enumerate(LAYOUTS):
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> dict[tuple[str, float], list[list[Any]]]:
             if (str(entry), keep) not in done:
                 began = time.perf_counter()
                 method = foveate.full() if entry.preset == "full" else entry.method(keep)
-                told = answers(model, processor, method, args.number, bar)
+                told = answers(model, processor, method, args.number)
                 done[str(entry), keep] = told
                 record = {"entry": str(entry), "keep": keep, "number": args.number}
                 record |= {"seconds": round(time.perf_counter() - began, 1), "answers": told}
