@@ -245,6 +245,7 @@ def test_parts_are_what_the_options_say():
         (dict(name="lookm", alpha1=0.3), "alpha1=0.3 .*from 0 to 0.2"),
         (dict(name="lookm", alpha1=0.1, alpha2=0.2), "do not sum to keep=0.2"),
         (dict(name="lookm", alpha2=math.nan), "alpha2=nan"),
+        (dict(name="lookm", keep=64, alpha1=0.5), "alpha1=0.5 does not go with keep=64.*whole"),
         (dict(name="lookm", keep=4, sinks=3), "keep=4 is less than the sinks and recent tokens, 5"),
         (dict(name="lookm", text_prior=1), "text_prior=1"),
         (dict(name="lookm", fold="keys"), "fold='keys'"),

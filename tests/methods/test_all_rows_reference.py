@@ -197,7 +197,8 @@ def random_case(draw):
         options |= {k: v for k, v in option.items() if k not in ("keep", "sizes", "alpha2")}
     keep = draw.choice([0.03, 0.1, 0.3, 0.5, 0.9, 20])
     if "alpha1" in options:
-        options["alpha1"] = draw.random() * keep / 2
+        share = draw.random() * keep / 2
+        options["alpha1"] = share if isinstance(keep, float) else int(share)
     return prompts, name, {**options, "keep": keep}
 
 

@@ -90,6 +90,11 @@ def recent_part(keep: float | int, alpha1: float | None, alpha2: float | None) -
         number = isinstance(alpha, Real) and not isinstance(alpha, bool)
         if alpha is not None and not (number and 0 <= alpha <= keep):
             raise MethodError(f"{name}={alpha!r} cannot be used; give a number from 0 to {keep}")
+        if alpha is not None and isinstance(keep, int) and alpha != floor(alpha):
+            raise MethodError(
+                f"{name}={alpha!r} does not go with keep={keep}, a number of tokens; give a whole "
+                "number, or a share for keep"
+            )
     if alpha1 is not None and alpha2 is not None and not isclose(alpha1 + alpha2, keep):
         raise MethodError(
             f"alpha1={alpha1} and alpha2={alpha2} do not sum to keep={keep}; leave one of them out"

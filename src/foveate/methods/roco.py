@@ -42,8 +42,8 @@ def roco(
     budget. While decoding the lowest mean goes of all but the protected and unsteady.
 
     `variant="lookm"` is what LOOK-M's tables call RoCo: the mean over all rows, which ranks as
-    `h2o` does with half of the budget for the newest; it looks at no other option but `every`.
-    `every` and `scope` as in `h2o`.
+    `h2o` does with half of the budget for the newest; `sinks`, `newest` and `spread` mean nothing
+    to it. `every` and `scope` as in `h2o`.
 
     Differs from the paper:
     The prompt is compressed once, after its pass, where the program feeds it in chunks that see the

@@ -41,10 +41,10 @@ def sparsemm(
     protected in every head and inside the budget.
 
     `table`: the path of a table that `foveate heads` wrote, "flat" for equal scores (without one,
-    this is `snapkv`), or "random" for a fixed draw, the paper's control. `redistribute`: what a
-    head cannot take is lost, as in the program, which then keeps less than the budget (half of it
-    and less where budgets are large), or goes to the others, with an exact total. The other options
-    as in `snapkv`.
+    this is `snapkv`, up to rounding), or "random" for a fixed draw, the paper's control.
+    `redistribute`: every head is rounded by itself and what it cannot take is lost, as in the
+    program, which then keeps less than the budget (half of it and less where budgets are large), or
+    that goes to the others, with an exact total. The other options as in `snapkv`.
 
     Differs from the paper:
     As `snapkv`. The share for all is not rounded down before the rest is added, and what is beyond
