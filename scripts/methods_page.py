@@ -20,9 +20,12 @@ how many stay (budget), what becomes of the rest (reduce), and when. `foveate.me
 `keep` is what is kept: a float is the share of the candidate tokens, an int the tokens per
 key-value head and layer on average. With `scope="native"` all tokens are candidates, and what a
 method protects (window, sinks, recent tokens) is inside the budget; AirCache and InfiniPot-V are
-about visual tokens alone, natively too. With `scope="visual"` every
-method is under the same accounting: visual tokens are the candidates, all text stays on top, and
-nothing is evicted while decoding. Totals are exact.
+about visual tokens alone, natively too. With `scope="visual"` every method is under the same
+accounting: visual tokens are the candidates, all text stays on top, and nothing is evicted while
+decoding. Totals are exact but where a method says otherwise: the rounding of programs
+(`rounding="official"`, SparseMM without `redistribute`), budgets that hold all text (LOOK-M's
+`union`), least numbers (AirCache's `k_min`) and layers that are skipped (KNorm) add to them or take
+from them.
 
 This page is written by `scripts/methods_page.py` from the code.
 
