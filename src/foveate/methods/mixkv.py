@@ -42,7 +42,7 @@ def mixkv(
     all T unit keys of the row, D is `-k . mu / |k|`, stretched and scaled likewise, and `r = (T
     |mu|^2 - 1) / (T - 1)` the mean cosine of two keys. A token is worth `r D + (1 - r) I`. `keep`,
     `scope` (None: the host's defaults) and what is protected are the host's; its budgets are drawn
-    from A.
+    from A, and what it takes first by another rule (`roco`, `infinipotv`) stays unmixed.
 
     `host`: the name of a method, which takes all other options (`host_table` is its `table`), or a
     `Method`. `foveate.method("mixkv+adakv")` is `host="adakv"`. `importance`: what I adds up,
