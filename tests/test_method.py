@@ -62,7 +62,7 @@ def test_the_plan_explains_itself():
     found = plan(aircache(0.25), sample)
     assert len(found.keep) == len(found.explain) == len(found.scores) == len(sample)
     for keep, explain in zip(found.keep, found.explain, strict=True):
-        assert set(explain) == {"window", "fallback", "strength", "skewness", "budget"}
+        assert set(explain) == {"window", "fallback", "strength", "skewness", "pinned", "budget"}
         visual = sample[0].kinds.visual[:, None]
         assert torch.equal((keep & visual).sum(-1), explain["budget"])
         assert all(explain[name].shape == (2,) for name in set(explain) - {"budget"})

@@ -192,6 +192,12 @@ def everything(ranking: Ranking) -> Int[Tensor, "B H"]:
     return counted.expand(-1, ranking.scores.shape[1])
 
 
+def pinned_count(ranking: Ranking) -> Int[Tensor, " B"]:
+    """Return how many tokens the budget has to hold anyway."""
+    pinned = ranking.pinned
+    return (pinned if pinned.ndim == 2 else pinned[:, 0]).sum(-1)
+
+
 def decide(method: Method, rankings: Sequence[Ranking]) -> Plan:
     """Return the plan for layers that are ranked already."""
     whole = method.keeps_everything  # whatever a budget's rounding would make of that
@@ -201,7 +207,8 @@ def decide(method: Method, rankings: Sequence[Ranking]) -> Plan:
     ]
     keep = tuple(select(ranking, count) for ranking, count in zip(rankings, counts, strict=True))
     explain = tuple(
-        {**ranking.stats, "budget": count} for ranking, count in zip(rankings, counts, strict=True)
+        {**ranking.stats, "pinned": pinned_count(ranking), "budget": count}
+        for ranking, count in zip(rankings, counts, strict=True)
     )
     return Plan(keep, explain, tuple(ranking.scores for ranking in rankings))
 

@@ -8,7 +8,7 @@ import torch
 import families
 import foveate
 import gold
-from seam import candidates
+from seam import by_context, candidates
 
 LLAVA = families.BY_NAME["llava-1.5"]
 BAD_KEEPS = [0, 0.0, 1.5, -0.1, -3, math.nan, math.inf, True, False, "x", None, [0.5]]
@@ -125,3 +125,11 @@ def test_errors_form_the_drawn_tree():
     assert issubclass(foveate.FoveateError, Exception)
     for name in ("InputError", "MethodError", "UnsupportedModel", "CacheError", "MissingExtra"):
         assert issubclass(getattr(foveate, name, foveate.FoveateError), foveate.FoveateError)
+
+
+def test_a_budget_that_holds_only_what_is_protected_is_noted():
+    family = families.BY_NAME["qwen2-vl"]
+    model, inputs = family.build(), family.inputs(1)
+    for keep, told in ((0.1, True), (0.6, False)):
+        _, report = by_context(family, model, inputs, foveate.snapkv(keep=keep))
+        assert any("no more than what is protected" in note for note in report.notes) == told

@@ -101,13 +101,22 @@ def native_bytes(layer: Any) -> int:
 
 def _notes(cache: CompressedCache, kinds: TokenKinds | None) -> list[str]:
     """Return what a reader of the report should know."""
-    notes = list(cache.notes)
+    notes, explained = list(cache.notes), list(cache.explain.values())
     if kinds is None:
         notes.append("nothing has passed through this cache yet")
     elif not bool(kinds.visual.any()) and isinstance(cache.method.scope, Visual):
         notes.append("the prompt has no visual tokens: every token was kept")
-    if any(
-        bool(values["fallback"].any()) for values in cache.explain.values() if "fallback" in values
-    ):
+    if any(bool(values["fallback"].any()) for values in explained if "fallback" in values):
         notes.append("no text follows the last image: its last visual tokens served as the window")
+    if any(is_short(values) for values in explained):
+        notes.append(
+            "in some layers the budget holds no more than what is protected (window, sinks, recent "
+            "tokens): keep more, or protect fewer"
+        )
     return notes
+
+
+def is_short(values: Mapping[str, Any]) -> bool:
+    """Return whether some head of a layer has room for protected tokens alone."""
+    pinned = values["pinned"][:, None].to(values["budget"].device)
+    return bool(((pinned > 0) & (values["budget"] <= pinned)).any())

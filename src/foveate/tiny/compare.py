@@ -49,9 +49,10 @@ def entries(heads: Path | None) -> list[Entry]:
     """Every preset with its defaults, MixKV on its hosts, and the variants worth a row."""
     rows = [Entry(info.name) for info in foveate.methods() if info.name not in SKIPPED]
     rows += [Entry(f"mixkv+{host}") for host in HOSTS]
-    if heads is not None:
-        rows.append(Entry("sparsemm", (f"table={heads}",), "(head table)"))
-        rows.append(Entry("mixkv+sparsemm", (f"host_table={heads}",), "(head table)"))
+    if heads is not None:  # with the total of all others: by itself it loses what heads cannot take
+        same = "redistribute=true"
+        rows.append(Entry("sparsemm", (f"table={heads}", same), "(head table)"))
+        rows.append(Entry("mixkv+sparsemm", (f"host_table={heads}", same), "(head table)"))
     literal = ("window_of=any", "pool_over=sequence")
     rows.append(Entry("snapkv", literal, "(literal window and pooling)"))
     return [*rows, Entry("lookm", ("merge=none",), "(no merging)")]
