@@ -26,7 +26,7 @@ from foveate.errors import CacheError
 
 VARIANTS = ("full cache", "h2o", "lookm", "h2o, eager L x L")
 FULL, EAGER = VARIANTS[0], VARIANTS[-1]
-SIZE = Size(layers=4, kv_heads=2, visual=(90, 90), text=92)  # 8,194 tokens with the two markers
+SIZE = Size(layers=4, kv_heads=2, visual=(90, 90), text=92)  # 8,192 tokens
 
 
 @dataclass(frozen=True)

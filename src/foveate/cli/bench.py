@@ -17,7 +17,7 @@ def command(
         str,
         typer.Argument(
             help="cache: prefill and decode. sums: attention's column sums, one layer. "
-            "rows: prefill with scores over all rows, 8,194 tokens."
+            "rows: prefill with scores over all rows, 8,192 tokens."
         ),
     ] = "cache",
     keep: Annotated[float, typer.Option("--keep", help="Share of visual tokens kept.")] = 0.1,
