@@ -28,26 +28,10 @@ else:  # the shapes in the signatures are then documentation only
     Bool = Float = Int = _Shape
 
 __all__ = [
-    "GOES_FIRST",
-    "GOES_LAST",
-    "PAD",
-    "PINNED",
-    "STAYS",
-    "TEXT",
-    "VISUAL",
-    "Bool",
-    "Float",
-    "Grid",
-    "Int",
-    "LayerKV",
-    "Observation",
-    "Plan",
-    "Quota",
-    "Ranking",
-    "Rotation",
-    "Stored",
+    "GOES_FIRST", "GOES_LAST", "PAD", "PINNED", "STAYS", "TEXT", "VISUAL", "Bool", "Float",
+    "Grid", "Int", "LayerKV", "Observation", "Plan", "Quota", "Ranking", "Rotation", "Stored",
     "TokenKinds",
-]
+]  # fmt: skip
 
 PAD, TEXT, VISUAL = -1, 0, 1
 GOES_FIRST, GOES_LAST, STAYS, PINNED = 0, 1, 2, 3  # tiers; PAD is the tier of pads
