@@ -27,8 +27,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "prefixkv": {},
     "cake": {"window": 4},
 }
-PRESETS = [name for name in OPTIONS if name in {info.name for info in foveate.methods()}]
-NAMES = [*PRESETS, "pooled"]
+NAMES = [*OPTIONS, "pooled"]
 
 
 def method(name: str, keep: float | int, every: int = 1) -> Method:

@@ -4,6 +4,23 @@ import torch
 
 from foveate.types import Observation, Rotation, TokenKinds
 
+ONE = "stt" + "v" * 29 + "sttttts"
+PROMPTS = {
+    "one image": (ONE,),
+    "two images": ("t" + "v" * 13 + "ttt" + "v" * 17 + "tttttt",),
+    "video, text between frames": ("tt" + ("v" * 6 + "tt") * 5 + "ttt",),
+    "text only": ("t" * 33,),
+    "no text behind": ("ttt" + "v" * 41,),
+    "one text token behind": ("tt" + "v" * 23 + "t",),
+    "image at the start": ("v" * 21 + "ttt",),
+    "short": ("tvt",),
+    "padded batch": (
+        "p" * 9 + "tt" + "v" * 13 + "ttttt" + "v" * 5 + "ttttt",
+        "sttt" + "v" * 28 + "ttttttt",
+        "p" * 25 + "v" * 3 + "ttttttttttt",
+    ),
+}
+
 
 def kinds_of(*layouts: str) -> TokenKinds:
     """Return kinds from words such as "pp t vvv tt": one per row, all of the same length."""
@@ -56,3 +73,14 @@ def only_row(observation: Observation, row: int) -> Observation:
         rotation=observation.rotation,
         layers=observation.layers,
     )
+
+
+def random_prompts(draw, length: int) -> list[str]:
+    """Return one to three made-up layouts of that length, padded on the left or not."""
+    prompts: list[str] = []
+    while len(prompts) < draw.randint(1, 3):
+        prompt = "p" * draw.randint(0, length - 2)
+        while len(prompt) < length:
+            prompt += draw.choice(["t", "tt", "s", "v" * draw.randint(1, 9)])
+        prompts.append(prompt[:length])
+    return prompts

@@ -15,27 +15,11 @@ from reference.elastic import elastic, online_sizes, prefixkv
 from reference.lookm import lookm
 from reference.sums import h2o, moments, roco, streaming, tova
 from reference.tgvkv import grounded, observing, tgvkv
-from samples import kinds_of, observations, only_row
+from samples import ONE, PROMPTS, kinds_of, observations, only_row, random_prompts
 
 TWINS = {twin.__name__: twin for twin in (h2o, roco, tova, streaming, elastic, prefixkv, tgvkv)}
 TWINS["lookm"] = lookm
 SHARED = ("tova", "elastic", "prefixkv", "tgvkv")
-ONE = "stt" + "v" * 29 + "sttttts"
-PROMPTS = {
-    "one image": (ONE,),
-    "two images": ("t" + "v" * 13 + "ttt" + "v" * 17 + "tttttt",),
-    "video, text between frames": ("tt" + ("v" * 6 + "tt") * 5 + "ttt",),
-    "text only": ("t" * 33,),
-    "no text behind": ("ttt" + "v" * 41,),
-    "one text token behind": ("tt" + "v" * 23 + "t",),
-    "image at the start": ("v" * 21 + "ttt",),
-    "short": ("tvt",),
-    "padded batch": (
-        "p" * 9 + "tt" + "v" * 13 + "ttttt" + "v" * 5 + "ttttt",
-        "sttt" + "v" * 28 + "ttttttt",
-        "p" * 25 + "v" * 3 + "ttttttttttt",
-    ),
-}
 KEEPS = [{"keep": keep} for keep in (0.02, 0.3, 0.77, 1.0, 15, 1000)]
 VISUAL = [{"scope": "visual", "keep": keep} for keep in (0.01, 0.3, 5)]
 RECENT = [{"recent": 0.0}, {"recent": 0.3}, {"recent": 1.0}, {"statistic": "mean", "keep": 0.4}]
@@ -185,12 +169,7 @@ def test_flat_and_peaked_attention(name, sharpness):
 def random_case(draw):
     """Return a made-up batch, a preset and a made-up choice of its switches."""
     length = draw.randint(6, 40)
-    prompts = []
-    while len(prompts) < draw.randint(1, 3):
-        prompt = "p" * draw.randint(0, length - 2)
-        while len(prompt) < length:
-            prompt += draw.choice(["t", "tt", "s", "v" * draw.randint(1, 9)])
-        prompts.append(prompt[:length])
+    prompts = random_prompts(draw, length)
     name = draw.choice(list(TWINS))
     options = {}
     for option in (dict(x) for x in SWITCHES[name] if draw.random() < 0.3):

@@ -12,7 +12,7 @@ from foveate.methods import method
 from reference.common import Row
 from reference.mixkv import mixed, mixkv
 from reference.window import look
-from samples import kinds_of, observations, only_row
+from samples import kinds_of, observations, only_row, random_prompts
 
 ONE = "stt" + "v" * 36 + "sttttts"
 LONG = "t" * 60 + "v" * 20 + "t" * 45
@@ -202,12 +202,7 @@ def test_flat_and_peaked_and_repeated(sharpness, tables):
 def test_random_prompts_and_switches(seed, tables):
     draw = random.Random(seed)
     length = draw.randint(3, 60)
-    prompts = []
-    while len(prompts) < draw.randint(1, 3):
-        prompt = "p" * draw.randint(0, length - 2)
-        while len(prompt) < length:
-            prompt += draw.choice(["t", "tt", "s", "v" * draw.randint(1, 9)])
-        prompts.append(prompt[:length])
+    prompts = random_prompts(draw, length)
     host = draw.choice(HOSTS)
     options = {}
     for option in (x for x in [*SWITCHES, *OWN[host]] if draw.random() < 0.15):

@@ -13,7 +13,7 @@ from foveate.method import apply, plan
 from foveate.methods import method
 from foveate.types import Observation, Rotation, TokenKinds
 from reference.norms import expected, keydiff, knorm, vnorm
-from samples import kinds_of, observations, only_row
+from samples import kinds_of, observations, only_row, random_prompts
 
 TWINS = {twin.__name__: twin for twin in (knorm, vnorm, keydiff, expected)}
 ONE = "stt" + "v" * 29 + "sttttts"
@@ -126,12 +126,7 @@ def test_flat_and_peaked_and_repeated(name, sharpness):
 def test_random_prompts_and_switches(seed):
     draw = random.Random(seed)
     length = draw.randint(3, 40)
-    prompts = []
-    while len(prompts) < draw.randint(1, 3):
-        prompt = "p" * draw.randint(0, length - 2)
-        while len(prompt) < length:
-            prompt += draw.choice(["t", "tt", "s", "v" * draw.randint(1, 9)])
-        prompts.append(prompt[:length])
+    prompts = random_prompts(draw, length)
     name = draw.choice(list(TWINS))
     options = {}
     for option in (x for x in SWITCHES[name] if draw.random() < 0.3):

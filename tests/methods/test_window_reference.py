@@ -14,25 +14,9 @@ from foveate.types import Observation, TokenKinds
 from reference.common import Row, behind, group_mean, observed, pool, unbiased, window_in
 from reference.layered import cake, preference, sparsity, vlcache
 from reference.window import adakv, look, pyramidkv, snapkv, sparsemm, split
-from samples import kinds_of, observations
+from samples import PROMPTS, kinds_of, observations
 
 TWINS = {x.__name__: x for x in (snapkv, pyramidkv, adakv, sparsemm, vlcache, cake)}
-ONE = "stt" + "v" * 29 + "sttttts"
-PROMPTS = {
-    "one image": (ONE,),
-    "two images": ("t" + "v" * 13 + "ttt" + "v" * 17 + "tttttt",),
-    "video, text between frames": ("tt" + ("v" * 6 + "tt") * 5 + "ttt",),
-    "text only": ("t" * 33,),
-    "no text behind": ("ttt" + "v" * 41,),
-    "one text token behind": ("tt" + "v" * 23 + "t",),
-    "image at the start": ("v" * 21 + "ttt",),
-    "short": ("tvt",),
-    "padded batch": (
-        "p" * 9 + "tt" + "v" * 13 + "ttttt" + "v" * 5 + "ttttt",
-        "sttt" + "v" * 28 + "ttttttt",
-        "p" * 25 + "v" * 3 + "ttttttttttt",
-    ),
-}
 GRIDS = {  # of the images of every row; some do not fit
     "one image": (((1, 29, 1),),),
     "two images": (((1, 1, 13), (1, 2, 9)),),
