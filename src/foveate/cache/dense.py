@@ -21,6 +21,8 @@ class Dense:
     numbers beside the slots in `state`; newer slots have zeros.
     """
 
+    name = "dense"
+
     def __init__(self) -> None:
         self.keys: Tensor | None = None  # [B, H, L, D]
         self.values: Tensor | None = None
@@ -47,6 +49,22 @@ class Dense:
         """Return whether anything was evicted, so that slots and positions differ."""
         return self.positions is not None
 
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Return rows, key-value heads, width of keys and width of values: (B, H, D, Dv)."""
+        keys, values = self.slots()
+        return keys.shape[0], keys.shape[1], keys.shape[3], values.shape[3]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return the type of the keys and values that attention sees."""
+        return self.slots()[0].dtype
+
+    @property
+    def device(self) -> torch.device | None:
+        """Return where the keys are, or None while nothing is stored."""
+        return None if self.keys is None else self.keys.device
+
     def append(
         self, keys: Float[Tensor, "B H T D"], values: Float[Tensor, "B H T Dv"]
     ) -> tuple[Tensor, Tensor]:
@@ -61,12 +79,17 @@ class Dense:
 
     def tail(self, stop: int) -> tuple[Float[Tensor, "B H T D"], Float[Tensor, "B H T Dv"]]:
         """Return the tail's keys and values up to logical position `stop`."""
+        keys, values = self.slots()
+        part = slice(self.prefix, self.prefix + stop - self.start)
+        return keys[:, :, part], values[:, :, part]
+
+    def slots(self) -> tuple[Float[Tensor, "B H L D"], Float[Tensor, "B H L Dv"]]:
+        """Return all stored keys and values in slots; empty ones hold zeros."""
         if self.keys is None or self.values is None:
             raise CacheError(
                 "this layer has stored nothing yet; run the prompt through the model first"
             )
-        part = slice(self.prefix, self.prefix + stop - self.start)
-        return self.keys[:, :, part], self.values[:, :, part]
+        return self.keys, self.values
 
     def pack(self, kept: LayerKV, stop: int) -> None:
         """Replace the tail up to position `stop` by what was kept of it, and free the rest."""
@@ -114,7 +137,7 @@ class Dense:
             for name, part in self.state.items()
         }
 
-    def shape(self, keep: Bool[Tensor, "B H L"]) -> Int[Tensor, " 4"]:
+    def summary(self, keep: Bool[Tensor, "B H L"]) -> Int[Tensor, " 4"]:
         """Return four numbers about what is kept, for `retain`, where they may be waited for.
 
         The fewest and the most slots of a head, whether all heads keep the same, whether any goes.
@@ -128,15 +151,15 @@ class Dense:
         self,
         keep: Bool[Tensor, "B H L"],
         state: Mapping[str, Tensor],
-        shape: Sequence[int] | None = None,
+        summary: Sequence[int] | None = None,
     ) -> None:
         """Free every slot that is not kept; what stays is prefix then, with its new state.
 
-        `keep` names no empty slot. `shape` is what `shape` says of it.
+        `keep` names no empty slot. `summary` is what `summary` says of it.
         """
         assert self.keys is not None and self.values is not None
         B, H, L = keep.shape
-        least, most, alike, goes = self.shape(keep).tolist() if shape is None else shape
+        least, most, alike, goes = self.summary(keep).tolist() if summary is None else summary
         if not goes and most == L:
             self.state = {name: part.expand(B, H, L) for name, part in state.items()}
             return

@@ -17,11 +17,12 @@ from foveate.types import Int
 
 @dataclass(frozen=True, eq=False)
 class LayerReport:
-    """One layer: tokens seen and stored, kept tokens (summed over rows, mean over heads), bytes."""
+    """One layer: tokens, slots and their form, kept tokens (summed over rows, mean over heads)."""
 
     layer: int
     seen: int
     stored: int
+    storage: str
     kept_visual: float
     kept_text: float
     bytes_full: int  # what an uncompressed cache would hold now

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -29,6 +29,20 @@ _wrapped: dict[str, tuple[int, Any, Callable[..., Any]]] = {}  # name: uses, map
 
 class Tag(Protocol):
     """What a tag says about the keys it sits on."""
+
+    def attend(
+        self,
+        query: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        scaling: float | None,
+        options: Mapping[str, Any],
+    ) -> Tensor | None:
+        """Return the output [B, q, Hq, Dv], or None where the registered function gives it.
+
+        `mask` and `options` are what the model gave to the registered function.
+        """
+        return None
 
     def mask(self, mask: Tensor | None, query: Tensor, name: str) -> Tensor | None:
         """Return the mask over physical slots, in the form that the named implementation reads."""
@@ -54,6 +68,11 @@ def _through(inner: Callable[..., Any], name: str) -> Callable[..., Any]:
         if view is None:
             return inner(module, query, key, value, *args, **kwargs)
         mask, rest = (args[0], args[1:]) if args else (kwargs.pop("attention_mask", None), ())
+        scaling = rest[0] if rest and name == EAGER else kwargs.get("scaling")
+        attended = view.attend(query, value, mask, scaling, kwargs)
+        if attended is not None:
+            view.seen(module, query, scaling)
+            return attended, None
         adapted = view.mask(mask, query, name)
         function = inner
         if "flash" in name and adapted is not None and adapted.ndim == 4:
@@ -64,7 +83,6 @@ def _through(inner: Callable[..., Any], name: str) -> Callable[..., Any]:
                     f"attention sinks, which {name} cannot mask; use attn_implementation='eager'"
                 )
             function = _original("sdpa")
-        scaling = rest[0] if rest and name == EAGER else kwargs.get("scaling")
         out = function(module, query, key, value, adapted, *rest, **kwargs)
         view.seen(module, query, scaling)
         return out

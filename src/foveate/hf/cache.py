@@ -18,6 +18,8 @@ from foveate.hf.attach import Attachment, Lease
 from foveate.hf.generate import Owner
 from foveate.hf.layer import CompressedLayer, row_numbers
 from foveate.hf.measure import layer_report
+from foveate.hf.packing import finish
+from foveate.hf.storage import Form
 from foveate.hf.support import (
     check_fitted,
     check_method,
@@ -26,8 +28,7 @@ from foveate.hf.support import (
     native_layers,
 )
 from foveate.hf.turn import Turn
-from foveate.method import Method, decide
-from foveate.types import Plan
+from foveate.method import Method
 
 
 class CompressedCache(Cache):
@@ -46,8 +47,7 @@ class CompressedCache(Cache):
         storage: str = "dense",
     ) -> None:
         check_method(method)
-        if storage not in ("dense", "auto"):
-            raise InputError(f"storage {storage!r} is not known; allowed: 'dense', 'auto'")
+        form = Form(storage)
         if visual_mask is not None and visual_mask.ndim != 2:
             raise InputError(
                 f"visual_mask has shape {tuple(visual_mask.shape)}; give [B, T], padding included"
@@ -75,7 +75,7 @@ class CompressedCache(Cache):
         chosen = set(compressible(text))
         super().__init__(
             layers=[
-                CompressedLayer(i, self.turn) if i in chosen else layer
+                CompressedLayer(i, self.turn, form) if i in chosen else layer
                 for i, layer in enumerate(native_layers(text))
             ]
         )
@@ -145,7 +145,7 @@ class CompressedCache(Cache):
             self._follow()
         if self.turn.prompt and (self.turn.expected is None or self.seen >= self.turn.expected):
             self._check_attended()
-            self._compress(self.seen if self.turn.expected is None else self.turn.expected)
+            finish(self, self.seen if self.turn.expected is None else self.turn.expected)
         self.broken = False
 
     def _check_attended(self) -> None:
@@ -183,34 +183,6 @@ class CompressedCache(Cache):
         kwargs["position_ids"] = positions - self.shift[:, None].to(positions.device)
 
     @torch.no_grad()
-    def _compress(self, stop: int) -> None:
-        """Decide and pack the turn up to logical position `stop`, which its layers have ranked."""
-        turn = self.turn
-        assert turn.kinds is not None
-        kinds = turn.kinds.columns(turn.start, stop)
-        began = time.perf_counter()
-        owners = [layer for layer in self.compressed_layers if layer.index in turn.scaling]
-        packed = False
-        if turn.is_compressed(kinds):
-            self.seconds += sum(turn.seconds.values())
-            plan = decide(self.method, [turn.rankings[layer.index] for layer in owners])
-            packed = all([self._pack(layer, plan, i, stop) for i, layer in enumerate(owners)])
-            self.explain = {x.index: e for x, e in zip(owners, plan.explain, strict=True)}
-            if self.method.when.positions == "compacted":
-                kept = torch.stack(
-                    [keep.sum(-1).amax(-1).to(kinds.kind.device) for keep in plan.keep]
-                )
-                shift = kinds.valid.sum(-1) - kept.amax(0)
-                self.shift = shift if self.shift is None else self.shift + shift
-        else:
-            for layer in owners:
-                layer.store.seal(stop)
-        self.seconds += time.perf_counter() - began
-        turn.close(stop, packed)
-        turn.start, turn.number = stop, turn.number + 1
-        turn.following.start(kinds)
-
-    @torch.no_grad()
     def _follow(self) -> None:
         """Evict what decoding has no room for, if it is time for that."""
         turn, began = self.turn, time.perf_counter()
@@ -220,21 +192,6 @@ class CompressedCache(Cache):
             turn.following.look(self.compressed_layers, turn.kinds, turn.scaling)
             turn.open = False
         self.seconds += time.perf_counter() - began
-
-    def _pack(self, layer: CompressedLayer, plan: Plan, i: int, stop: int) -> bool:
-        """Store only what the plan keeps in one layer; return whether anything went."""
-        observation = self.turn.observe(layer.index, *layer.store.tail(stop), queries=False)
-        keep, ranking = plan.keep[i], self.turn.rankings[layer.index]
-        counts: Tensor = plan.explain[i]["budget"]
-        state = ranking.state if self.method.when.follow is not None else {}
-        if bool((keep | ~observation.kinds.valid[:, None]).all()):
-            layer.store.seal(stop)
-            layer.store.note(counts, state, None)
-            return False
-        kept = self.method.reduce(observation, plan.scores[i], keep)
-        layer.store.pack(kept, stop)
-        layer.store.note(counts, state, kept.packed_positions)
-        return True
 
     def crop(self, tokens_to_remove: int) -> None:
         """Remove that many tokens (negative), or cut to that length (positive, older releases)."""

@@ -87,11 +87,11 @@ class Following:
         views = self.views(layers, later_text(kinds, seen))
         chosen = [self.choose(layer, views, scaling[layer.index]) for layer in layers]
         home = chosen[0][1].device
-        shapes = torch.stack(
-            [x.store.shape(keep).to(home) for x, (_, keep) in zip(layers, chosen, strict=True)]
+        summaries = torch.stack(
+            [x.store.summary(keep).to(home) for x, (_, keep) in zip(layers, chosen, strict=True)]
         ).tolist()  # the only wait
-        for layer, (ranking, keep), shape in zip(layers, chosen, shapes, strict=True):
-            layer.store.retain(keep, ranking.state, shape)
+        for layer, (ranking, keep), summary in zip(layers, chosen, summaries, strict=True):
+            layer.store.retain(keep, ranking.state, summary)
         self.captured.clear()
         self.looked = seen
 
@@ -100,7 +100,7 @@ class Following:
     ) -> dict[torch.device, tuple[TokenKinds, Tensor, Tensor]]:
         """Return kinds, tiers [B, T] and tokens of all prompts [B], on every device there is."""
         tiers = self.method.scope.tiers(kinds, self.prompts.to(kinds.kind.device))
-        devices = {layer.store.keys.device for layer in layers if layer.store.keys is not None}
+        devices = {layer.store.device for layer in layers if layer.store.device is not None}
         return {x: (kinds.to(x), tiers.to(x), self.prompts.to(x)) for x in devices}
 
     def choose(
@@ -111,19 +111,19 @@ class Following:
     ) -> tuple[Ranking, Tensor]:
         """Return how one layer ranks its slots, and which it keeps [B, H, L]."""
         store, follow = layer.store, self.method.when.follow
-        assert store.keys is not None and store.values is not None and store.planned is not None
-        assert follow is not None
-        kinds, tiers, prompts = views[store.keys.device]
-        B, H, L = store.keys.shape[:3]
+        assert store.planned is not None and follow is not None
+        keys, values = store.slots()
+        kinds, tiers, prompts = views[keys.device]
+        B, H, L = keys.shape[:3]
         logical = store.logical()
         at = tiers[:, None].expand(B, logical.shape[1], -1).gather(-1, logical.clamp(min=0))
         at = at.masked_fill(logical < 0, PAD)
-        queries, rows = joined(self.captured.get(layer.index), store.keys)
+        queries, rows = joined(self.captured.get(layer.index), keys)
         stored = Stored(
             queries,
             rows,
-            store.keys,
-            store.values,
+            keys,
+            values,
             logical.masked_fill(at == PAD, -1).expand(B, H, L),
             kinds,
             scaling,

@@ -9,24 +9,29 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicLayer
 
 from foveate.cache.dense import Dense
-from foveate.errors import OutsidePass
-from foveate.hf.attention import EAGER, per_query_head, slot_mask, tag
+from foveate.cache.store import Store
+from foveate.errors import CacheError, OutsidePass
+from foveate.hf.attention import EAGER, Tag, per_query_head, slot_mask, tag
+from foveate.hf.storage import Form
 from foveate.hf.turn import Turn
+from foveate.types import LayerKV
 
 __all__ = ["CompressedLayer", "row_numbers"]
 
+NOT_SET = "keys and values of a compressed layer cannot be set; run tokens through the model"
 
-class View:
+
+class View(Tag):
     """The tag on returned keys: how a layer's physical slots are attended to, and who owns them."""
 
-    __slots__ = ("layer",)
+    __slots__ = ("layer", "store")
 
-    def __init__(self, layer: CompressedLayer) -> None:
-        self.layer = layer
+    def __init__(self, layer: CompressedLayer, store: Dense) -> None:
+        self.layer, self.store = layer, store
 
     def mask(self, mask: Tensor | None, query: Tensor, name: str) -> Tensor | None:
         """Return the mask over physical slots, in the form that the named implementation reads."""
-        store, turn = self.layer.store, self.layer.turn
+        store, turn = self.store, self.layer.turn
         if not store.compressed:
             return mask
         covered = turn.plain_mask and (mask is None or (turn.clean and not turn.open))
@@ -61,8 +66,9 @@ class View:
 class CompressedLayer(DynamicLayer):
     """A full-attention layer that reports its logical length and keeps its slots private."""
 
-    def __init__(self, index: int, turn: Turn) -> None:
-        self.store = Dense()
+    def __init__(self, index: int, turn: Turn, form: Form) -> None:
+        self.form = form
+        self.store: Store = form.empty()
         self.index = index
         self.turn = turn
         self.attended = False
@@ -71,25 +77,25 @@ class CompressedLayer(DynamicLayer):
 
     @property
     def keys(self) -> Tensor | None:
-        """Return the stored keys."""
-        return self.store.keys
+        """Return the stored keys in slots."""
+        return None if self.store.device is None else self.store.slots()[0]
 
     @keys.setter
     def keys(self, value: Tensor | None) -> None:
         if value is None:
             self.store.clear()
         else:
-            self.store.keys = value
+            raise CacheError(NOT_SET)
 
     @property
     def values(self) -> Tensor | None:
-        """Return the stored values."""
-        return self.store.values
+        """Return the stored values in slots."""
+        return None if self.store.device is None else self.store.slots()[1]
 
     @values.setter
     def values(self, value: Tensor | None) -> None:
         if value is not None:
-            self.store.values = value
+            raise CacheError(NOT_SET)
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor | None = None) -> None:
         """Note dtype and device; storage begins with the first tokens."""
@@ -109,7 +115,21 @@ class CompressedLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         keys, values = self.store.append(key_states, value_states)
         self.peak = max(self.peak, self.store.nbytes)
-        return tag(keys, View(self)), values
+        return tag(keys, self.view()), values
+
+    def view(self) -> View:
+        """Return what the attention function is told about the keys of this pass."""
+        assert isinstance(self.store, Dense)
+        return View(self, self.store)
+
+    def pack(self, kept: LayerKV, stop: int) -> None:
+        """Store what was kept of the tail up to position `stop`, in the form that suits it."""
+        self.store = self.form.packing(self.store, kept)
+        self.store.pack(kept, stop)
+
+    def settle(self) -> None:
+        """Store what all prompts left in the form that decoding uses."""
+        self.store = self.form.settled(self.store)
 
     def get_seq_length(self, *args: Any) -> int:
         """Return the logical length."""
@@ -128,7 +148,7 @@ class CompressedLayer(DynamicLayer):
 
     def reset(self) -> None:
         """Forget everything."""
-        self.store.clear()
+        self.store = self.form.empty()
         self.is_initialized = False
         self.peak = 0
 
@@ -142,9 +162,8 @@ class CompressedLayer(DynamicLayer):
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat every row."""
-        if self.store.keys is not None:
-            rows = torch.arange(len(self.store.keys)).repeat_interleave(repeats)
-            self.store.take(rows)
+        if self.store.device is not None:
+            self.store.take(torch.arange(self.store.shape[0]).repeat_interleave(repeats))
 
 
 def row_numbers(rows: Tensor) -> Tensor:

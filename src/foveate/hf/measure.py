@@ -23,7 +23,7 @@ def layer_report(cache: CompressedCache) -> CacheReport:
     kinds = None if kinds is None else kinds.to(torch.device("cpu"))
     layers, kept, indices = [], [], []
     for layer in cache.compressed_layers:
-        if layer.store.keys is None or kinds is None:
+        if layer.store.device is None or kinds is None:
             continue
         positions = _kept_positions(layer, kinds)
         layers.append(_layer(cache, layer, positions, kinds))
@@ -59,18 +59,17 @@ def _layer(
     cache: CompressedCache, layer: CompressedLayer, positions: Tensor, kinds: TokenKinds
 ) -> LayerReport:
     """Return the record of one layer."""
-    keys, values = layer.store.keys, layer.store.values
-    assert keys is not None and values is not None
-    B, H, _, D = keys.shape
+    B, H, D, Dv = layer.store.shape
     filled = positions >= 0
     visual = kinds.visual[:, None].expand(-1, positions.shape[1], -1)
     seen_visual = visual.gather(-1, positions.clamp(min=0).long()) & filled
-    width = (D + values.shape[-1]) * keys.element_size()
+    width = (D + Dv) * layer.store.dtype.itemsize
     heads = positions.shape[1]
     return LayerReport(
         layer=layer.index,
         seen=layer.store.seen,
         stored=layer.store.stored,
+        storage=layer.store.name,
         kept_visual=int(seen_visual.sum()) / heads,
         kept_text=int((filled & ~seen_visual).sum()) / heads,
         bytes_full=B * H * layer.store.seen * width,

@@ -16,7 +16,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from foveate.errors import UnsupportedModel
-from foveate.hf.attention import attention_seam, tag
+from foveate.hf.attention import Tag, attention_seam, tag
 from foveate.hf.support import check_model, head_counts, optional, unwrap
 
 __all__ = ["Watched", "greedy", "plain_cache", "shape"]
@@ -82,7 +82,7 @@ class Watched:
         self.passes[-1][index] = found.to(self.passes[-1].device)
 
 
-class _View:
+class _View(Tag):
     """The tag on returned keys: it leaves the mask alone, and looks at the last query."""
 
     __slots__ = ("_index", "_keys", "_mask", "_watched", "_window")

@@ -1,0 +1,68 @@
+"""The end of a prompt: what its layers have ranked is decided, packed, and stored for decoding."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from foveate.method import decide
+from foveate.types import Plan, TokenKinds
+
+if TYPE_CHECKING:
+    from foveate.hf.cache import CompressedCache
+    from foveate.hf.layer import CompressedLayer
+
+__all__ = ["finish"]
+
+
+@torch.no_grad()
+def finish(cache: CompressedCache, stop: int) -> None:
+    """Decide and pack the turn up to logical position `stop`, which its layers have ranked."""
+    turn = cache.turn
+    assert turn.kinds is not None
+    kinds = turn.kinds.columns(turn.start, stop)
+    began = time.perf_counter()
+    owners = [layer for layer in cache.compressed_layers if layer.index in turn.scaling]
+    packed = False
+    if turn.is_compressed(kinds):
+        cache.seconds += sum(turn.seconds.values())
+        plan = decide(cache.method, [turn.rankings[layer.index] for layer in owners])
+        packed = all([_pack(cache, layer, plan, i, stop) for i, layer in enumerate(owners)])
+        cache.explain = {x.index: e for x, e in zip(owners, plan.explain, strict=True)}
+        if cache.method.when.positions == "compacted":
+            _shift(cache, plan, kinds)
+    else:
+        for layer in owners:
+            layer.store.seal(stop)
+    for layer in owners:
+        layer.settle()
+    cache.seconds += time.perf_counter() - began
+    turn.close(stop, packed)
+    turn.start, turn.number = stop, turn.number + 1
+    turn.following.start(kinds)
+
+
+def _pack(cache: CompressedCache, layer: CompressedLayer, plan: Plan, i: int, stop: int) -> bool:
+    """Store only what the plan keeps in one layer; return whether anything went."""
+    observation = cache.turn.observe(layer.index, *layer.store.tail(stop), queries=False)
+    keep, ranking = plan.keep[i], cache.turn.rankings[layer.index]
+    counts: Tensor = plan.explain[i]["budget"]
+    state = ranking.state if cache.method.when.follow is not None else {}
+    if bool((keep | ~observation.kinds.valid[:, None]).all()):
+        layer.store.seal(stop)
+        layer.store.note(counts, state, None)
+        return False
+    kept = cache.method.reduce(observation, plan.scores[i], keep)
+    layer.pack(kept, stop)
+    layer.store.note(counts, state, kept.packed_positions)
+    return True
+
+
+def _shift(cache: CompressedCache, plan: Plan, kinds: TokenKinds) -> None:
+    """Let positions go on behind the longest layer, in place of behind the prompt."""
+    kept = torch.stack([keep.sum(-1).amax(-1).to(kinds.kind.device) for keep in plan.keep])
+    shift = kinds.valid.sum(-1) - kept.amax(0)
+    cache.shift = shift if cache.shift is None else cache.shift + shift
