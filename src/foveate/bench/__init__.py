@@ -1,46 +1,94 @@
-"""Measures what compression costs in prefill and saves in decode, and what all rows cost."""
+"""Measures what compression costs in prefill, saves in decode, and holds in memory."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
-from foveate.bench.cases import CASES, CLOCKS, Setting, measure
+from foveate.bench.decode import (
+    decode_chart,
+    decode_goals,
+    decode_setting,
+    decode_table,
+    measure_decode,
+)
 from foveate.bench.gate import root, verify
-from foveate.bench.result import Spread, record, table
-from foveate.bench.rows import VARIANTS, RowsSetting, measure_rows, rows_table
-from foveate.bench.sums import SumsSetting, measure_sums, sums_table
+from foveate.bench.peak import measure_peak, peak_chart, peak_goals, peak_setting, peak_table
+from foveate.bench.prefill import (
+    measure_prefill,
+    prefill_chart,
+    prefill_goals,
+    prefill_setting,
+    prefill_table,
+)
+from foveate.bench.result import Spread, record
+from foveate.bench.rows import VARIANTS, measure_rows, rows_chart, rows_setting, rows_table
+from foveate.bench.subject import Chart, Goal, Line, Panel, Result, Subject
+from foveate.bench.sums import measure_sums, sums_chart, sums_setting, sums_table
 
 __all__ = [
-    "CASES",
-    "CLOCKS",
     "SUBJECTS",
-    "RowsSetting",
-    "Setting",
+    "Chart",
+    "Goal",
+    "Line",
+    "Panel",
     "Spread",
     "Subject",
-    "SumsSetting",
-    "measure",
-    "measure_rows",
-    "measure_sums",
+    "completed",
     "record",
     "root",
-    "rows_table",
-    "sums_table",
     "verify",
 ]
 
-
-@dataclass(frozen=True)
-class Subject:
-    """Something to measure: how, how often it ticks, and the table of its numbers."""
-
-    measure: Callable[[Any, Callable[[str], None]], dict[str, Any]]
-    ticks: Callable[[Any], int]
-    table: Callable[[dict[str, Any], str], dict[str, Any]]
-
-
 SUBJECTS = {
-    "cache": Subject(measure, lambda setting: len(CASES) * (setting.rounds + 1), table),
-    "sums": Subject(measure_sums, lambda setting: len(setting.tokens) * setting.rounds, sums_table),
-    "rows": Subject(measure_rows, lambda setting: len(VARIANTS), rows_table),
+    "decode": Subject(
+        about="time of a step over the length of what is kept",
+        setting=decode_setting,
+        measure=measure_decode,
+        ticks=lambda setting: len(setting.shares) * (setting.rounds + 1),
+        table=decode_table,
+        chart=decode_chart,
+        goals=decode_goals,
+        heeds=("keep", "kv_heads", "rounds", "dtype"),
+    ),
+    "prefill": Subject(
+        about="what every preset adds to reading a prompt",
+        setting=prefill_setting,
+        measure=measure_prefill,
+        ticks=lambda setting: len(setting.tokens) * len(setting.presets) * setting.rounds,
+        table=prefill_table,
+        chart=prefill_chart,
+        goals=prefill_goals,
+        heeds=("keep", "kv_heads", "rounds", "dtype", "presets", "tokens"),
+    ),
+    "peak": Subject(
+        about="bytes of keys and values held after every layer of a prompt",
+        setting=peak_setting,
+        measure=measure_peak,
+        ticks=lambda setting: 2 * len(setting.presets) + 1,
+        table=peak_table,
+        chart=peak_chart,
+        goals=peak_goals,
+        heeds=("keep", "kv_heads", "dtype", "presets"),
+    ),
+    "sums": Subject(
+        about="attention's column sums over all rows, one layer",
+        setting=sums_setting,
+        measure=measure_sums,
+        ticks=lambda setting: len(setting.tokens) * setting.rounds,
+        table=sums_table,
+        chart=sums_chart,
+        heeds=("rounds", "dtype", "tokens"),
+    ),
+    "rows": Subject(
+        about="prefill with scores over all rows, beside the whole matrix",
+        setting=rows_setting,
+        measure=measure_rows,
+        ticks=lambda setting: len(VARIANTS),
+        table=rows_table,
+        chart=rows_chart,
+        heeds=("keep", "kv_heads", "rounds", "dtype"),
+    ),
 }
+
+
+def completed(result: Result) -> Result:
+    """Return a record of `record` with its table, and its goals, met or missed."""
+    subject = SUBJECTS[result["what"]]
+    goals = [goal.to_dict() for goal in subject.goals(result)]
+    return {**result, "goals": goals, "table": subject.table(result)}

@@ -3,16 +3,32 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import foveate
 from foveate.errors import CacheError, InputError
 
-TESTS = {  # by what is measured: folders, and which of their tests
-    # the family that is timed, the cache itself, and AirCache
-    "cache": (("tests/cache", "tests/hf", "tests/methods"), "qwen2-vl or cache"),
-    "sums": (("tests/kernels",), "column_stats"),
-    "rows": (("tests/kernels", "tests/hf/test_presets.py"), "column_stats or qwen2-vl"),
+# by what is measured: a folder or file, and which of its tests; the family timed is Qwen2-VL
+TESTS = {
+    "decode": (
+        ("tests/cache", ""),
+        ("tests/kernels", "ragged or compact"),
+        ("tests/hf", "qwen2-vl or cache"),
+        ("tests/methods", "aircache or mixkv or adakv"),
+    ),
+    "prefill": (
+        ("tests/kernels", "column_stats or allocate"),
+        ("tests/hf/test_presets.py", "qwen2-vl"),
+        ("tests/methods", ""),
+    ),
+    "peak": (
+        ("tests/budget", ""),
+        ("tests/hf/test_presets.py", "qwen2-vl"),
+        ("tests/hf", "memory or bounded or peak"),
+    ),
+    "sums": (("tests/kernels", "column_stats"),),
+    "rows": (("tests/kernels", "column_stats"), ("tests/hf/test_presets.py", "qwen2-vl")),
 }
 
 
@@ -27,14 +43,17 @@ def root() -> Path:
     return folder
 
 
-def verify(folder: Path, subject: str = "cache") -> None:
+def verify(folder: Path, subjects: Sequence[str]) -> None:
     """Run the tests of what is measured, and raise with their output if any fails."""
-    names, matching = TESTS[subject]
-    folders = [name for name in names if (folder / name).exists()]
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-k", matching, *folders]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=dict(os.environ))
-    if done.returncode != 0:
-        raise CacheError(
-            f"nothing is measured, because the tests fail ({' '.join(command[2:])}):\n"
-            + (done.stdout + done.stderr)[-4000:]
-        )
+    asked: dict[str, list[str]] = {}  # one run for everything that the same words choose
+    for where, matching in dict.fromkeys(pair for name in subjects for pair in TESTS[name]):
+        asked.setdefault(matching, []).append(where)
+    for matching, places in asked.items():
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-k", matching, *places]
+        environment = {"OMP_NUM_THREADS": "1", **os.environ}
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
+        if done.returncode != 0:
+            raise CacheError(
+                f"nothing is measured, because the tests fail ({' '.join(command[2:])}):\n"
+                + (done.stdout + done.stderr)[-4000:]
+            )

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from foveate.bench.subject import Cases, Result
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -32,28 +34,21 @@ class Spread:
         """Return the spread as plain numbers."""
         return asdict(self)
 
+    def __str__(self) -> str:
+        return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f})"
 
-def record(setting: dict[str, Any], cases: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return everything that somebody needs to judge or repeat the numbers."""
+
+def record(what: str, setting: dict[str, Any], cases: Cases, folder: Path) -> Result:
+    """Return everything that somebody needs to judge or repeat the numbers of a subject."""
     return {
+        "what": what,
         "commit": _git(folder, "describe", "--always", "--dirty", "--abbrev=12"),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
         "versions": versions(),
         "machine": _machine(setting["device"]),
         "setting": setting,
         "cases": cases,
-        "table": table(cases, setting["clock"]),
     }
-
-
-def table(cases: dict[str, Any], clock: str) -> dict[str, Any]:
-    """Return the ratios as columns and rows of text, for documents."""
-    rows = [
-        [case, name, f"{ratio['median']:.2f}", f"{ratio['low']:.2f} to {ratio['high']:.2f}"]
-        for case, result in cases.items()
-        for name, ratio in result["ratios"].items()
-    ]
-    return {"columns": ["case", f"{clock} time", "median ratio", "range over rounds"], "rows": rows}
 
 
 def _git(folder: Path, *words: str) -> str:

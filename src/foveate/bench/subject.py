@@ -1,160 +1,92 @@
-"""The model that is timed: a random-weight Qwen2-VL with one visual token per image patch.
+"""What the benchmark's registry holds: subjects, their goals and their charts, as values."""
 
-This is the one file here that knows transformers, because native caches are what we compare with.
-"""
-
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor
-
-IMAGE, START, END, VOCABULARY = 1000, 1001, 1002, 1024
+Result = dict[str, Any]  # what the JSON file holds; tables, goals and charts read it
+Cases = dict[str, Any]  # its part "cases", what `measure` returns
+Tick = Callable[[str], None]  # hears the name of every finished piece of work
+Table = dict[str, Any]  # "columns" and "rows", all text; the first column names the case
 
 
 @dataclass(frozen=True)
-class Size:
-    """How large the model and its prompt are."""
+class Goal:
+    """A number that should not be above its limit, and what it is."""
 
-    layers: int = 8
-    hidden: int = 512
-    heads: int = 8
-    kv_heads: int = 8
-    visual: tuple[int, int] = (64, 64)
-    text: int = 40
+    what: str
+    value: float
+    limit: float
 
     @property
-    def tokens(self) -> int:
-        """Return the length of the prompt."""
-        return self.visual[0] * self.visual[1] + self.text
+    def met(self) -> bool:
+        """Return whether the number keeps to its limit."""
+        return self.value <= self.limit
+
+    def __str__(self) -> str:
+        return f"<= {self.limit:g}: {'met' if self.met else 'missed'}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the goal as plain values."""
+        return {**asdict(self), "met": self.met}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One variant in a panel: points, and the range of each where it is known."""
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One set of axes; `rules` are values of the measured number that lines are drawn at.
+
+    With `names` the panel has one row per name: y counts rows from 0 and x is measured, else y.
+    """
+
+    title: str
+    across: str
+    up: str
+    lines: tuple[Line, ...]
+    names: tuple[str, ...] = ()
+    rules: dict[str, float] = field(default_factory=dict)
+    log: str = ""  # "", "x", "y" or "xy"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What one picture shows: panels beside each other."""
+
+    title: str
+    panels: tuple[Panel, ...]
+
+
+def no_goals(result: Result) -> list[Goal]:
+    """Return that nothing is asked of these numbers."""
+    return []
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model with the inputs of one prompt."""
+    """Something to measure, and how its numbers are shown.
 
-    model: Any
-    inputs: dict[str, Any]
-    size: Size
+    `setting(device=..., seed=..., clock=..., **options)` returns a value with `to_dict()`, and
+    raises `InputError` for what cannot be measured; `heeds` names the further options of the
+    command line that it takes. `measure(setting, tick)` returns the cases, and calls `tick` as
+    often as `ticks(setting)` says.
+    """
 
-    def native_cache(self) -> Any:
-        """Return an empty native cache."""
-        from transformers import DynamicCache
-
-        return DynamicCache(config=self.model.config)
-
-    def shortened(self, cache: Any, length: int) -> Any:
-        """Return a native cache that holds the first `length` entries of another one."""
-        short = self.native_cache()
-        for index, layer in enumerate(cache.layers):
-            keys, values = layer.keys[:, :, :length].clone(), layer.values[:, :, :length].clone()
-            short.update(keys, values, index)
-        return short
-
-    def prefill(self, cache: Any) -> Tensor:
-        """Return the logits after the prompt, whose keys and values go into the cache."""
-        output = self.model(**self.inputs, past_key_values=cache, use_cache=True)
-        return output.logits
-
-    def prefill_with_matrices(self, cache: Any) -> list[Tensor]:
-        """Return the column sums [H, T] of every layer, each from its whole [Hq, T, T] softmax."""
-        from transformers import AttentionInterface, AttentionMaskInterface
-        from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-
-        sums: list[Tensor] = []
-
-        def attend(module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Any, **kwargs: Any) -> Any:
-            groups = q.shape[1] // k.shape[1]
-            weights = (q @ k.repeat_interleave(groups, 1).mT) * kwargs["scaling"]
-            hidden = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).triu(1)
-            weights = weights.masked_fill(hidden, torch.finfo(weights.dtype).min)
-            weights = weights.softmax(-1, dtype=torch.float32)
-            sums.append(weights.sum(-2)[0].unflatten(0, (-1, groups)).mean(1))
-            out = weights @ v.repeat_interleave(groups, 1)
-            return out.transpose(1, 2).contiguous(), None
-
-        AttentionInterface.register("whole_matrix", attend)
-        AttentionMaskInterface.register("whole_matrix", ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
-        text = self.model.config.get_text_config(decoder=True)
-        before, text._attn_implementation = text._attn_implementation, "whole_matrix"
-        self.prefill(cache)
-        text._attn_implementation = before
-        return sums
-
-    def step(self, cache: Any, position: int) -> Tensor:
-        """Return the logits after one more token at that position."""
-        device = self.inputs["input_ids"].device
-        token = torch.full((1, 1), 7, device=device)
-        place = torch.full((3, 1, 1), position, device=device)
-        return self.model(input_ids=token, position_ids=place, past_key_values=cache).logits
-
-
-def build(size: Size, seed: int, device: str, dtype: torch.dtype) -> Subject:
-    """Return the model and a prompt of image placeholders and then text, both from the seed."""
-    from transformers import Qwen2VLForConditionalGeneration
-
-    torch.manual_seed(seed)
-    model: Any = Qwen2VLForConditionalGeneration(_config(size))
-    model = model.to(device, dtype).eval()
-    rows, columns = size.visual
-    count = rows * columns
-    words = torch.randint(10, IMAGE, (size.text - 2,))
-    ids = torch.cat([torch.tensor([START] + [IMAGE] * count + [END]), words])[None]
-    inputs = {
-        "input_ids": ids.to(device),
-        "attention_mask": torch.ones_like(ids).to(device),
-        "pixel_values": torch.randn(count, 3 * 2 * 4 * 4).to(device, dtype),
-        "image_grid_thw": torch.tensor([[1, rows, columns]]).to(device),
-        "mm_token_type_ids": (ids == IMAGE).long().to(device),
-        "logits_to_keep": 1,
-    }
-    return Subject(model, _accepted(model, inputs), size)
-
-
-def _config(size: Size) -> Any:
-    from transformers import Qwen2VLConfig
-
-    half = size.hidden // size.heads // 2
-    side = half * 3 // 8
-    rope = {"rope_type": "default", "mrope_section": [half - 2 * side, side, side]}
-    text = {
-        "vocab_size": VOCABULARY,
-        "bos_token_id": None,
-        "eos_token_id": None,
-        "hidden_size": size.hidden,
-        "intermediate_size": 3 * size.hidden,
-        "num_hidden_layers": size.layers,
-        "num_attention_heads": size.heads,
-        "num_key_value_heads": size.kv_heads,
-        "max_position_embeddings": 32768,
-        "rope_theta": 1e6,
-        "rope_scaling": dict(rope),
-        "rope_parameters": {**rope, "rope_theta": 1e6},
-    }
-    vision = {
-        "depth": 1,
-        "embed_dim": 32,
-        "hidden_size": size.hidden,
-        "num_heads": 1,
-        "mlp_ratio": 2,
-        "patch_size": 4,
-        "spatial_merge_size": 1,
-        "temporal_patch_size": 2,
-    }
-    return Qwen2VLConfig(
-        text_config=text,
-        vision_config=vision,
-        image_token_id=IMAGE,
-        video_token_id=VOCABULARY - 1,
-        vision_start_token_id=START,
-        vision_end_token_id=END,
-        tie_word_embeddings=True,
-    )
-
-
-def _accepted(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
-    """Return the inputs that this release of the model knows."""
-    import inspect
-
-    known = inspect.signature(model.forward).parameters
-    return {name: value for name, value in inputs.items() if name in known}
+    about: str
+    setting: Callable[..., Any]
+    measure: Callable[[Any, Tick], Cases]
+    ticks: Callable[[Any], int]
+    table: Callable[[Result], Table]
+    chart: Callable[[Result], Chart]
+    goals: Callable[[Result], list[Goal]] = no_goals
+    heeds: tuple[str, ...] = ("rounds",)
