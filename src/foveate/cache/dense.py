@@ -181,10 +181,9 @@ class Dense:
 
     def logical(self) -> Int[Tensor, "B h L"]:
         """Return the position of every slot, -1 where it is empty; h is 1 if heads agree."""
-        assert self.keys is not None
         if self.positions is None:
-            return torch.arange(self.seen, device=self.keys.device).expand(len(self.keys), 1, -1)
-        tail = torch.arange(self.start, self.seen, device=self.keys.device)
+            return torch.arange(self.seen, device=self.device).expand(self.shape[0], 1, -1)
+        tail = torch.arange(self.start, self.seen, device=self.positions.device)
         return torch.cat([self.positions, tail.expand(*self.positions.shape[:2], -1)], -1)
 
     def empty(self) -> Bool[Tensor, "B h L"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from foveate.types import Bool, Float, Int, LayerKV
 __all__ = ["Store"]
 
 
+@runtime_checkable
 class Store(Protocol):
     """The stored keys and values of one layer: what survived compression, then a plain tail.
 

@@ -45,9 +45,11 @@ class CompressedCache(Cache):
         *,
         visual_mask: Tensor | None = None,
         storage: str = "dense",
+        quantized: str | None = None,
     ) -> None:
         check_method(method)
-        form = Form(storage)
+        form = Form(storage, quantized)
+        form.check(method)
         if visual_mask is not None and visual_mask.ndim != 2:
             raise InputError(
                 f"visual_mask has shape {tuple(visual_mask.shape)}; give [B, T], padding included"

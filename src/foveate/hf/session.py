@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +10,7 @@ from foveate.cache.report import CacheReport
 from foveate.errors import CacheError, MethodError
 from foveate.hf.attach import Lease
 from foveate.hf.cache import CompressedCache
+from foveate.hf.storage import Form
 from foveate.hf.support import check_method
 from foveate.method import Method
 from foveate.methods import method as method_named
@@ -18,11 +19,11 @@ from foveate.methods import method as method_named
 class Session:
     """What happened inside a `compress` context: one report for every call."""
 
-    def __init__(self, lease: Lease, method: Method, storage: str) -> None:
+    def __init__(self, lease: Lease, method: Method, settings: Mapping[str, Any]) -> None:
         self.method = method
         self.reports: list[CacheReport] = []
         self._lease = lease
-        self._storage = storage
+        self._settings = settings
 
     @property
     def report(self) -> CacheReport:
@@ -33,7 +34,7 @@ class Session:
 
     def new_cache(self) -> CompressedCache:
         """Return a fresh cache for one call."""
-        return CompressedCache(self._lease, self.method, storage=self._storage)
+        return CompressedCache(self._lease, self.method, **self._settings)
 
     def record(self, cache: CompressedCache) -> None:
         """Take the report of a finished call."""
@@ -42,7 +43,12 @@ class Session:
 
 @contextmanager
 def compress(
-    model: Any, method: Method | str, *, storage: str = "dense", **options: Any
+    model: Any,
+    method: Method | str,
+    *,
+    storage: str = "dense",
+    quantized: str | None = None,
+    **options: Any,
 ) -> Iterator[Session]:
     """Compress the cache of every `model.generate` call inside, and restore the model after.
 
@@ -60,6 +66,8 @@ def compress(
             f"options {sorted(options)} came beside a complete method; give them to the preset"
         )
     check_method(method)
+    Form(storage, quantized).check(method)  # raises before anything is put on the model
+    settings = {"storage": storage, "quantized": quantized}
     lease = Lease(model)
     attachment = lease.attachment
     if attachment.session is not None:
@@ -68,7 +76,7 @@ def compress(
             f"this {attachment.model_name} is inside a compress context already; leave that one "
             "first, or give generate a CompressedCache of its own"
         )
-    session = Session(lease, method, storage)
+    session = Session(lease, method, settings)
     attachment.session = session
     try:
         yield session
