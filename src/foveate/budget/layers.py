@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from foveate.budget.bound import above, bounded
+from foveate.budget.mixed import Basin, mixed, powers, slopes
 from foveate.budget.total import MOST, Supply, head_equal, spread, supply
 from foveate.errors import MethodError
 from foveate.kernels.allocate import round_to
@@ -71,6 +73,40 @@ class LayerShares:
         weights = self.weights([statistic(rankings, name) for name in self.by])
         return head_equal(self.counts(weights, supply(rankings)), rankings)
 
+    def bounds(self, rankings: Sequence[Ranking], layers: int) -> Int[Tensor, "m B H"] | None:
+        """Return upper bounds: the known layers' shares of all that the others can leave them.
+
+        Of one statistic the known weights keep their ratios, and every layer more lowers the level.
+        Sums over all layers are not known yet, nor what is subtracted from all: weights are then an
+        unknown mixture of two known rays, of which the highest share is taken. Of more rays, and of
+        two statistics with "softmax_z", what each would give alone is added up. With "clip_only"
+        shares of the known sums are bounds of shares of the whole ones.
+        """
+
+        def known(tokens: Supply) -> Int[Tensor, "B m"]:
+            values = [coarse(statistic(rankings, name)) for name in self.by]
+            cap, floor = tokens.going[:, 0], self.floor(tokens)[:, 0]
+            total = tokens.base(self.keep)
+            if self.overflow == "redistribute":
+                total = total.maximum(layers * floor).minimum(layers * cap)
+            basin = Basin(total, cap, floor, layers - len(rankings))
+            counts = above(self.most(values, basin, layers), cap[:, None])
+            return tokens.with_pinned(self.keep, counts)
+
+        return bounded(self, rankings, layers, known)
+
+    def most(
+        self, values: Sequence[Float[Tensor, "B m"]], basin: Basin, layers: int
+    ) -> Float[Tensor, "B m"]:
+        """Return bounds of the real numbers that are rounded at the end."""
+        if self.overflow == "clip_only":
+            parts = [largest(x, self.norm, self.negative, layers) for x in values]
+            return basin.clip(torch.stack(parts).mean(0) * basin.total[:, None])
+        if self.norm == "softmax_z":
+            return basin.clip(torch.stack([powers(x, basin, layers) for x in values]).sum(0))
+        found = [ray for x in values for ray in rays(x, self.norm, self.negative)]
+        return mixed(found, basin, whole=len(values) == len(found) == 2)
+
     def weights(self, statistics: Sequence[Float[Tensor, "B N"]]) -> Float[Tensor, "B N"]:
         """Return the share of every layer; the shares of a row sum to 1."""
         shares = [share(values, self.norm, self.negative) for values in statistics]
@@ -120,6 +156,33 @@ def share(values: Float[Tensor, "B N"], norm: str, negative: str) -> Float[Tenso
         values = (values - values.amin(-1, keepdim=True)).masked_fill(flat, 0)
     total = values.sum(-1, keepdim=True)
     return torch.where(total > 0, values / total.masked_fill(total == 0, 1), 1 / values.shape[-1])
+
+
+def rays(values: Float[Tensor, "B m"], norm: str, negative: str) -> list[Float[Tensor, "B m"]]:
+    """Return numbers of which `share` of all layers is a mixture in the known ones; sums are 1.
+
+    What is subtracted is the lowest value of all layers, or nothing: where it is yet to come, it is
+    the known lowest less an unknown number.
+    """
+    lowest = values.amin(-1, keepdim=True)
+    if negative == "clamp0":
+        values = values.clamp(min=0)
+        found = [values] if norm == "sum" else [values - values.amin(-1, keepdim=True), values]
+    else:
+        least = lowest.clamp(max=0) if norm == "sum" else lowest
+        found = [values - least, torch.ones_like(values)]
+    return [share(ray, "sum", "clamp0") for ray in found]
+
+
+def largest(
+    values: Float[Tensor, "B m"], norm: str, negative: str, layers: int
+) -> Float[Tensor, "B m"]:
+    """Return the largest shares that the known layers can have of a statistic over all."""
+    if norm != "softmax_z":
+        return torch.stack(rays(values, norm, negative)).amax(0)
+    below, steep = slopes(values, layers)
+    weights = (-steep[..., None] * below[:, None]).exp()
+    return (weights[:, :-1] / weights[:, 1:].sum(-1, keepdim=True)).amax(-2)
 
 
 def coarse(values: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from foveate.budget.total import head_equal, spread, supply, totals
+from foveate.budget.bound import given_bounds
+from foveate.budget.total import Supply, head_equal, spread, supply, totals
 from foveate.errors import MethodError
 from foveate.option import Count, Keep, Number, check_count, plain_keep
 from foveate.types import Int, Ranking
@@ -29,9 +30,16 @@ class Uniform:
 
     def __call__(self, rankings: Sequence[Ranking]) -> Int[Tensor, "N B H"]:
         """Return the counts of kept candidates."""
-        tokens = supply(rankings)
+        return head_equal(self.given(supply(rankings)), rankings)
+
+    def given(self, tokens: Supply) -> Int[Tensor, "B N"]:
+        """Return the counts of all layers."""
         weights = torch.ones(tokens.going.shape)
-        return head_equal(spread(self.keep, weights, tokens, self.k_min), rankings)
+        return spread(self.keep, weights, tokens, self.k_min)
+
+    def bounds(self, rankings: Sequence[Ranking], layers: int) -> Int[Tensor, "m B H"] | None:
+        """Return the counts themselves: no layer's ranking changes them."""
+        return given_bounds(self, rankings, layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +61,21 @@ class Pyramid:
 
     def __call__(self, rankings: Sequence[Ranking]) -> Int[Tensor, "N B H"]:
         """Return the counts of kept candidates."""
-        tokens = supply(rankings)
+        return head_equal(self.given(supply(rankings)), rankings)
+
+    def given(self, tokens: Supply) -> Int[Tensor, "B N"]:
+        """Return the counts of all layers."""
         layers = tokens.going.shape[-1]
         average = tokens.base(self.keep).double()[:, None] / layers
         most = torch.minimum((2 - 1 / self.beta) * average, tokens.going[:, :1].double())
         least = (2 * average - most).clamp(min=0)
         step = torch.linspace(0, 1, layers, dtype=torch.float64)
         weights = most + (least - most) * step
-        return head_equal(spread(self.keep, weights, tokens, self.k_min), rankings)
+        return spread(self.keep, weights, tokens, self.k_min)
+
+    def bounds(self, rankings: Sequence[Ranking], layers: int) -> Int[Tensor, "m B H"] | None:
+        """Return the counts themselves: no layer's ranking changes them."""
+        return given_bounds(self, rankings, layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +96,10 @@ class Steps:
 
     def __call__(self, rankings: Sequence[Ranking]) -> Int[Tensor, "N B H"]:
         """Return the counts of kept candidates."""
-        tokens = supply(rankings)
+        return head_equal(self.given(supply(rankings)), rankings)
+
+    def given(self, tokens: Supply) -> Int[Tensor, "B N"]:
+        """Return the counts of all layers."""
         N = tokens.going.shape[-1]
         there, pinned = tokens.going, tokens.pinned
         keep = self.keep
@@ -98,7 +116,11 @@ class Steps:
         flat = (there + pinned < 2 * base) | (N == 1)
         counts = pinned + torch.where(flat, base, counts).clamp(min=0).minimum(there)
         short = tokens.with_pinned(keep, torch.zeros_like(counts))
-        return head_equal(torch.where(cap < pinned, short, counts), rankings)
+        return torch.where(cap < pinned, short, counts)
+
+    def bounds(self, rankings: Sequence[Ranking], layers: int) -> Int[Tensor, "m B H"] | None:
+        """Return the counts themselves: no layer's ranking changes them."""
+        return given_bounds(self, rankings, layers)
 
 
 def check_beta(beta: object) -> None:

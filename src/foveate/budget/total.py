@@ -9,6 +9,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
+from foveate.budget.once import once
 from foveate.kernels.allocate import allocate
 from foveate.types import Float, Int, Ranking
 
@@ -29,21 +30,30 @@ class Supply:
         return (totals(keep, self.going + self.pinned) - self.pinned.sum(-1)).clamp(min=0)
 
     def with_pinned(self, keep: float | int, counts: Int[Tensor, "B N"]) -> Int[Tensor, "B N"]:
-        """Return counts of what may go with the pinned tokens, as far as the budget holds them."""
+        """Return counts of what may go with the pinned tokens, as far as the budget holds them.
+
+        The counts may be those of the first layers alone.
+        """
+        m = counts.shape[-1]
         total = totals(keep, self.going + self.pinned)
         short = total < self.pinned.sum(-1)
-        part = allocate(torch.ones(counts.shape), total, self.pinned, torch.zeros_like(self.pinned))
-        return torch.where(short[:, None], part, counts + self.pinned)
+        if not bool(short.any()):
+            return counts + self.pinned[:, :m]
+        even = torch.ones(self.pinned.shape)
+        part = allocate(even, total, self.pinned, torch.zeros_like(self.pinned))[:, :m]
+        return torch.where(short[:, None], part, counts + self.pinned[:, :m])
 
 
 def supply(rankings: Sequence[Ranking]) -> Supply:
     """Return what there is, in host memory; heads have the same number of each."""
+    return Supply(*torch.stack([counted(ranking) for ranking in rankings], -1).unbind(0))
 
-    def counted(marks: Tensor) -> Tensor:
-        return (marks if marks.ndim == 2 else marks[:, 0]).sum(-1).cpu()
 
-    going = torch.stack([counted(ranking.candidates) for ranking in rankings], -1)
-    return Supply(going, torch.stack([counted(ranking.pinned) for ranking in rankings], -1))
+@once
+def counted(ranking: Ranking) -> Int[Tensor, "2 B"]:
+    """Return how many tokens may go and how many are pinned."""
+    marks = torch.stack([ranking.candidates, ranking.pinned])
+    return (marks if marks.ndim == 3 else marks[:, :, 0]).sum(-1).cpu()
 
 
 def totals(keep: float | int, tokens: Int[Tensor, "B N"]) -> Int[Tensor, " B"]:

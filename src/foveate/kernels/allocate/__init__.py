@@ -1,5 +1,5 @@
 """Whole numbers in proportion to weights, under caps and floors, with an exact total."""
 
-from foveate.kernels.allocate.waterfill import allocate, round_to
+from foveate.kernels.allocate.waterfill import allocate, round_to, water_level
 
-__all__ = ["allocate", "round_to"]
+__all__ = ["allocate", "round_to", "water_level"]

@@ -9,7 +9,7 @@ from foveate.errors import InputError
 from foveate.order import inverse
 from foveate.types import Float, Int
 
-__all__ = ["allocate", "round_to"]
+__all__ = ["allocate", "round_to", "water_level"]
 
 GRAIN = 2**30  # fractional parts that differ by less than 1 / GRAIN count as equal
 
