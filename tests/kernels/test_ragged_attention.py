@@ -165,7 +165,7 @@ def test_what_is_hidden_never_leaks():
 
 
 def test_torch_says_nothing_about_sparse_matrices():
-    split.quiet.cache_clear()
+    split.numbers.cache_clear()
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         ragged_attention(*problem(), scaling=1.0)

@@ -12,16 +12,25 @@ from torch import Tensor
 
 from foveate.types import Int
 
-__all__ = ["Layout", "Piece"]
+__all__ = ["PIECE_TOKENS", "Layout", "Piece", "Places"]
 
 PIECE_TOKENS = 1 << 14  # tokens read once per query head of a group: what fits a processor's cache
 
 
-class Piece(NamedTuple):
-    """Segments `first` to `last`, which are the tokens `start` to `stop`.
+class Places(NamedTuple):
+    """The offsets of several segments in their piece, and where each token lies in a padded table.
 
-    Where there are several, `width` is the length of the longest, `ends` are their offsets in the
-    piece and `slots` says where each token lies in a padded table [last - first, width].
+    The table is [segments of the piece, width of the piece].
+    """
+
+    ends: Int[Tensor, " m"]
+    slots: Int[Tensor, " n"]
+
+
+class Piece(NamedTuple):
+    """Segments `first` to `last`, which are the tokens `start` to `stop`, at most `width` each.
+
+    `places` are known where there are several.
     """
 
     first: int
@@ -29,8 +38,7 @@ class Piece(NamedTuple):
     start: int
     stop: int
     width: int
-    ends: Int[Tensor, " m"] | None = None
-    slots: Int[Tensor, " n"] | None = None
+    places: Places | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,4 +88,4 @@ def run(segments: tuple[Piece, ...], offsets: Int[Tensor, " n"]) -> Piece:
     ends = offsets[first : last + 1] - start
     shift = torch.arange(last - first) * width - ends[:-1]
     slots = torch.arange(stop - start) + shift.repeat_interleave(ends.diff())
-    return Piece(first, last, start, stop, width, ends.int(), slots.int())
+    return Piece(first, last, start, stop, width, Places(ends.int(), slots.int()))

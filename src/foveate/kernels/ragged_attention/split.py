@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from foveate.kernels.ragged_attention.layout import Layout, Piece
+from foveate.kernels.ragged_attention.layout import PIECE_TOKENS, Layout, Piece, Places
 from foveate.types import Float, Int
 
 __all__ = ["ragged_attention"]
 
+Mix = Callable[[Tensor], Tensor]
 FEW_ROWS = 8  # query rows per key head up to which a sparse product beats one product per segment
 
 
@@ -92,84 +94,96 @@ class Problem:
         """Return the attention of the rows of one piece."""
         heads, W, t = slice(piece.first, piece.last), piece.width, self.tail_keys.shape[1]
         queries = self.queries[heads]
-        if W + t == 0:
-            return queries.new_zeros(1)
-        parts = [self.prefix_logits(piece, queries).transpose(0, 1)]
+        if piece.places is None:
+            table, mix = self.one(piece, queries)
+        else:
+            table, mix = self.many(piece, piece.places, queries)
+        parts = [table]
         if t:
-            tail = self.capped(queries @ self.tail_keys[heads].to(queries.dtype).mT)
-            parts.append(tail if self.tail_bias is None else tail + self.tail_bias[heads])
+            tail = self.capped(queries.bmm(self.tail_keys[heads].to(table.dtype).mT))
+            tail = tail if self.tail_bias is None else tail + self.tail_bias[heads]
+            parts.append(tail.transpose(0, 1))
         if self.sinks is not None:
-            parts.append(self.sinks[heads, :, None])
-        logits = torch.cat(parts, -1)
-        p = logits.softmax(-1)
-        if self.sinks is None:
-            p.masked_fill_(logits.amax(-1, keepdim=True) == -math.inf, 0)
-        out = self.mixed(piece, p[..., :W].transpose(0, 1))
+            parts.append(self.sinks[heads].T[..., None])
+        p = self.softmax(torch.cat(parts, -1) if len(parts) > 1 else table)
+        out = mix(p[..., :W])
         if t:
-            out = out + p[..., W : W + t] @ self.tail_values[heads].to(p.dtype)
+            tail = p[..., W : W + t].transpose(0, 1)
+            out = out + tail.bmm(self.tail_values[heads].to(p.dtype))
         return out
+
+    def softmax(self, logits: Float[Tensor, "R m L"]) -> Float[Tensor, "R m L"]:
+        """Return the softmax of the logits of each row and segment; zeros, where none is seen."""
+        if not logits.shape[-1]:
+            return logits
+        p = logits.softmax(-1)
+        hidden = self.prefix_bias is not None or self.tail_bias is not None
+        if self.sinks is None and (hidden or not self.tail_keys.shape[1]):
+            p.masked_fill_(logits.amax(-1, keepdim=True) == -math.inf, 0)
+        return p
 
     def capped(self, logits: Tensor) -> Tensor:
         """Return logits after the cap, if there is one."""
         return logits if self.softcap is None else (logits / self.softcap).tanh_() * self.softcap
 
-    def prefix_logits(
-        self, piece: Piece, queries: Float[Tensor, "m R D"]
-    ) -> Float[Tensor, "R m W"]:
-        """Return the logits of the prefix, minus infinity after the end of a segment."""
-        m, R, D = queries.shape
-        keys = self.keys[piece.start : piece.stop].to(queries.dtype)
-        n = len(keys)
-        if piece.slots is None:
-            logits = (keys @ queries[0].mT).mT
-        else:
-            pattern = sparse(piece, queries.new_zeros(R, n))
-            rows = queries.transpose(0, 1).reshape(R * m, D)
-            logits = torch.sparse.sampled_addmm(pattern, rows, keys.mT, beta=0).values().view(R, n)
+    def biased(self, piece: Piece, logits: Float[Tensor, "R n"]) -> Float[Tensor, "R n"]:
+        """Return the logits of a part of the prefix after cap and bias."""
         logits = self.capped(logits)
-        if self.prefix_bias is not None:
-            bias = self.prefix_bias[:, piece.start : piece.stop]
-            logits = (logits.unflatten(0, (R // len(bias), -1)) + bias).flatten(0, 1)
-        if piece.slots is None:
-            return logits[:, None]
-        padded = logits.new_full((R, m * piece.width), -math.inf)
-        padded.scatter_(1, piece.slots.long().expand(R, n), logits)
-        return padded.view(R, m, piece.width)
+        if self.prefix_bias is None:
+            return logits
+        bias = self.prefix_bias[:, piece.start : piece.stop]
+        return (logits.unflatten(0, (len(logits) // len(bias), -1)) + bias).flatten(0, 1)
 
-    def mixed(self, piece: Piece, p: Float[Tensor, "R m W"]) -> Float[Tensor, "m R Dv"]:
-        """Return the values of the prefix, weighted and summed."""
-        R, m = p.shape[:2]
-        values = self.values[piece.start : piece.stop].to(p.dtype)
-        if piece.slots is None:
-            return (p[:, 0] @ values)[None]
-        weights = sparse(piece, p.reshape(R, m * piece.width).index_select(1, piece.slots))
-        return torch.sparse.mm(weights, values, reduce="sum").view(R, m, -1).transpose(0, 1)
+    def one(self, piece: Piece, queries: Float[Tensor, "1 R D"]) -> tuple[Tensor, Mix]:
+        """Return the logits of one segment, [R, 1, W], and what mixes its values."""
+        part = slice(piece.start, piece.stop)
+        logits = (self.keys[part].to(queries.dtype) @ queries[0].mT).mT
+
+        def mix(p: Float[Tensor, "R 1 W"]) -> Float[Tensor, "1 R Dv"]:
+            return (p[:, 0] @ self.values[part].to(p.dtype))[None]
+
+        return self.biased(piece, logits)[:, None], mix
+
+    def many(
+        self, piece: Piece, places: Places, queries: Float[Tensor, "m R D"]
+    ) -> tuple[Tensor, Mix]:
+        """Return the logits of several segments, [R, m, W], and what mixes their values."""
+        part, (m, R, D) = slice(piece.start, piece.stop), queries.shape
+        keys = self.keys[part].to(queries.dtype)
+        n, slots = len(keys), places.slots
+        rows = queries.transpose(0, 1).reshape(R * m, D)
+        weights = torch.sparse.sampled_addmm(pattern(places, R, rows), rows, keys.mT, beta=0)
+        inner = weights.values().view(R, n)
+        table = inner.new_full((R, m * piece.width), -math.inf)
+        table.scatter_(1, slots.long().expand(R, n), self.biased(piece, inner))
+
+        def mix(p: Float[Tensor, "R m W"]) -> Float[Tensor, "m R Dv"]:
+            torch.index_select(p.reshape(R, m * piece.width), 1, slots, out=inner)
+            values = self.values[part].to(p.dtype)
+            return torch.sparse.mm(weights, values, reduce="sum").view(R, m, -1).transpose(0, 1)
+
+        return table.view(R, m, piece.width), mix
 
 
-def sparse(piece: Piece, weights: Float[Tensor, "R n"]) -> Float[Tensor, "Rm n"]:
-    """Return a sparse matrix with a row per query row and segment, over the tokens of the piece."""
-    R, n = weights.shape
-    assert piece.ends is not None
-    rows = piece.ends
+def pattern(places: Places, R: int, like: Tensor) -> Float[Tensor, "Rm n"]:
+    """Return a sparse matrix of zeros, a row per query row and segment, over the piece's tokens."""
+    n, rows = len(places.slots), places.ends
+    columns = numbers()[:n].repeat(R) if R > 1 else numbers()[:n]
     if R > 1:
         rows = (rows[:-1] + n * torch.arange(R, dtype=torch.int32)[:, None]).flatten()
         rows = torch.nn.functional.pad(rows, (0, 1), value=R * n)
-    columns = torch.arange(n, dtype=torch.int32).repeat(R)
-    return csr(rows, columns, weights.flatten(), (len(rows) - 1, n))
-
-
-def csr(
-    rows: Int[Tensor, " m"], columns: Int[Tensor, " n"], weights: Tensor, size: tuple[int, int]
-) -> Tensor:
-    """Return `torch.sparse_csr_tensor` of these, without the notice that it is new."""
-    quiet()
-    return torch.sparse_csr_tensor(rows, columns, weights, size, check_invariants=False)
+    size = (len(rows) - 1, n)
+    return torch.sparse_csr_tensor(
+        rows, columns, like.new_zeros(R * n), size, check_invariants=False
+    )
 
 
 @cache
-def quiet() -> None:
-    """Let torch give, where nobody hears it, the notice that it gives once per process."""
-    none = torch.zeros(1, dtype=torch.int32)
+def numbers() -> Int[Tensor, " n"]:
+    """Return the columns of the largest piece; torch says, unheard, that CSR is in beta state."""
+    columns = torch.arange(PIECE_TOKENS, dtype=torch.int32)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
-        torch.sparse_csr_tensor(none, none[:0], torch.zeros(0), (0, 0), check_invariants=False)
+        none = columns[:1], columns[:0], torch.zeros(0)
+        torch.sparse_csr_tensor(*none, (0, 0), check_invariants=False)
+    return columns
