@@ -70,7 +70,7 @@ class Dense:
     ) -> tuple[Tensor, Tensor]:
         """Store new tokens behind the tail and return all stored keys and values."""
         if self.keys is None or self.values is None:
-            self.keys, self.values = _own(keys), _own(values)
+            self.keys, self.values = owned(keys), owned(values)
         else:
             self.keys = torch.cat([self.keys, keys], -2)
             self.values = torch.cat([self.values, values], -2)
@@ -279,7 +279,7 @@ def _cut(tensor: Tensor, slots: int) -> Tensor:
     return part if needed * 16 > part.untyped_storage().nbytes() * 15 else part.clone()
 
 
-def _own(tensor: Tensor) -> Tensor:
+def owned(tensor: Tensor) -> Tensor:
     """Return a tensor that holds no more than itself: fused projections hand out slices."""
     held = tensor.untyped_storage().nbytes()
     return tensor if held == tensor.numel() * tensor.element_size() else tensor.clone()

@@ -91,7 +91,7 @@ class Following:
             [x.store.summary(keep).to(home) for x, (_, keep) in zip(layers, chosen, strict=True)]
         ).tolist()  # the only wait
         for layer, (ranking, keep), summary in zip(layers, chosen, summaries, strict=True):
-            layer.store.retain(keep, ranking.state, summary)
+            layer.retain(keep, ranking.state, summary)
         self.captured.clear()
         self.looked = seen
 

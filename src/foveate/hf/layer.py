@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,9 +10,12 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicLayer
 
 from foveate.cache.dense import Dense
+from foveate.cache.ragged import Ragged
+from foveate.cache.segments import Segments
 from foveate.cache.store import Store
 from foveate.errors import CacheError, OutsidePass
 from foveate.hf.attention import EAGER, Tag, per_query_head, slot_mask, tag
+from foveate.hf.ragged import RaggedView
 from foveate.hf.storage import Form
 from foveate.hf.turn import Turn
 from foveate.types import LayerKV
@@ -47,20 +51,8 @@ class View(Tag):
         return slot_mask(mask, store.logical(), query, start=start, eager=name == EAGER)
 
     def seen(self, module: nn.Module, query: Tensor, scaling: float | None) -> None:
-        """Hand the queries to the turn, if this module owns the keys."""
-        if getattr(module, "layer_idx", self.layer.index) != self.layer.index:
-            return
-        if scaling is None:
-            scaling = getattr(module, "scaling", None) or query.shape[-1] ** -0.5
-        self.layer.attended = True
-        turn, index = self.layer.turn, self.layer.index
-        turn.scaling[index] = float(scaling)
-        if turn.prompt:
-            turn.capture(index, query)
-            if turn.stop is not None:
-                turn.rank(index, *self.layer.store.tail(turn.stop))
-        elif turn.following.active:
-            turn.following.capture(index, query)
+        """Hand the queries to the layer that owns the keys."""
+        self.layer.note_queries(module, query, scaling)
 
 
 class CompressedLayer(DynamicLayer):
@@ -117,15 +109,42 @@ class CompressedLayer(DynamicLayer):
         self.peak = max(self.peak, self.store.nbytes)
         return tag(keys, self.view()), values
 
-    def view(self) -> View:
+    def view(self) -> Tag:
         """Return what the attention function is told about the keys of this pass."""
+        if isinstance(self.store, Ragged):
+            return RaggedView(self, self.store)
         assert isinstance(self.store, Dense)
         return View(self, self.store)
 
-    def pack(self, kept: LayerKV, stop: int) -> None:
+    def note_queries(self, module: nn.Module, query: Tensor, scaling: float | None) -> None:
+        """Hand the queries of a pass to the turn, if this module owns the keys."""
+        turn, index = self.turn, self.index
+        if getattr(module, "layer_idx", index) != index:
+            return
+        if scaling is None:
+            scaling = getattr(module, "scaling", None) or query.shape[-1] ** -0.5
+        self.attended = True
+        turn.scaling[index] = float(scaling)
+        if turn.prompt:
+            turn.capture(index, query)
+            if turn.stop is not None:
+                turn.rank(index, *self.store.tail(turn.stop))
+        elif turn.following.active:
+            turn.following.capture(index, query)
+
+    def pack(self, kept: LayerKV | Segments, stop: int) -> None:
         """Store what was kept of the tail up to position `stop`, in the form that suits it."""
-        self.store = self.form.packing(self.store, kept)
-        self.store.pack(kept, stop)
+        store = self.store = self.form.packing(self.store, kept)
+        if isinstance(store, Ragged):
+            store.pack(kept, stop)
+        else:
+            assert isinstance(kept, LayerKV)
+            store.pack(kept, stop)
+
+    def retain(self, keep: Tensor, state: Mapping[str, Tensor], summary: Sequence[int]) -> None:
+        """Free every slot that is not kept [B, H, L], and store the rest in the form for that."""
+        self.store.retain(keep, state, summary)
+        self.store = self.form.retained(self.store)
 
     def settle(self) -> None:
         """Store what all prompts left in the form that decoding uses."""
@@ -145,6 +164,8 @@ class CompressedLayer(DynamicLayer):
         count = int(tokens_to_remove)  # some releases give a tensor
         length = count if count > 0 else self.store.seen + count
         self.store.crop(max(length, 0))
+        if not self.store.seen:
+            self.store = self.form.empty()
 
     def reset(self) -> None:
         """Forget everything."""

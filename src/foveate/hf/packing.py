@@ -55,7 +55,7 @@ def _pack(cache: CompressedCache, layer: CompressedLayer, plan: Plan, i: int, st
         layer.store.seal(stop)
         layer.store.note(counts, state, None)
         return False
-    kept = cache.method.reduce(observation, plan.scores[i], keep)
+    kept = layer.form.reduced(layer.store, cache.method.reduce, observation, plan.scores[i], keep)
     layer.pack(kept, stop)
     layer.store.note(counts, state, kept.packed_positions)
     return True

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from foveate.cache.dense import Dense
 from foveate.cache.quantized import Quantized
+from foveate.cache.ragged import Ragged
+from foveate.cache.segments import Segments
 from foveate.cache.store import Store
 from foveate.errors import InputError, MethodError
 from foveate.hf.quantized import check_quantized, codec
-from foveate.method import Method
-from foveate.types import LayerKV
+from foveate.method import Method, Reduce
+from foveate.reduce import Evict
+from foveate.types import LayerKV, Observation
 
 __all__ = ["STORAGES", "Form"]
 
-STORAGES = ("dense", "auto")
+STORAGES = ("dense", "ragged", "auto")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +35,11 @@ class Form:
             allowed = ", ".join(map(repr, STORAGES))
             raise InputError(f"storage {self.storage!r} is not known; allowed: {allowed}")
         check_quantized(self.quantized)
+        if self.storage == "ragged" and self.quantized is not None:
+            raise InputError(
+                f"storage='ragged' and quantized={self.quantized!r} came together, but attention "
+                "over ragged storage reads keys and values as they are; leave one of them out"
+            )
 
     def check(self, method: Method) -> None:
         """Raise `MethodError` for a method that this form cannot serve."""
@@ -42,9 +53,43 @@ class Form:
         """Return the storage of a layer that has seen nothing."""
         return Dense()
 
-    def packing(self, store: Store, kept: LayerKV) -> Store:
+    def reduced(
+        self, store: Store, reduce: Reduce, observation: Observation, scores: Tensor, keep: Tensor
+    ) -> LayerKV | Segments:
+        """Return what is kept of a prompt, as the storage that is going to take it holds it."""
+        if not self.is_ragged(store, keep):
+            return reduce(observation, scores, keep)
+        if isinstance(reduce, Evict):  # no padded copy is made, not even in passing
+            positions = torch.arange(keep.shape[-1], device=keep.device)
+            return Segments.of(observation.keys, observation.values, keep, positions[None, None])
+        kept = reduce(observation, scores, keep)
+        at = kept.packed_positions
+        return Segments.of(kept.packed_keys, kept.packed_values, at >= 0, at)
+
+    def is_ragged(self, store: Store, keep: Tensor) -> bool:
+        """Return whether what a prompt keeps [B, H, T] goes to ragged storage.
+
+        "auto" takes it where rows or heads differ, for dense storage would pay for empty slots.
+        """
+        if self.storage == "ragged" or isinstance(store, Ragged):
+            return True
+        if self.storage != "auto" or self.quantized is not None or not isinstance(store, Dense):
+            return False
+        counts = keep.sum(-1)
+        return not store.is_gapless() or bool((counts != counts[:1, :1]).any())
+
+    def packing(self, store: Store, kept: LayerKV | Segments) -> Store:
         """Return the storage that is going to take what was kept of a prompt, with all it holds."""
+        if isinstance(kept, Segments) and isinstance(store, Dense):
+            return Ragged.of(store)
         return store
+
+    def retained(self, store: Store) -> Store:
+        """Return the storage that goes on with what stays after an eviction while decoding."""
+        if self.storage not in ("ragged", "auto") or not isinstance(store, Dense):
+            return store
+        agrees = store.is_gapless() if self.storage == "auto" else not store.compressed
+        return store if agrees or self.quantized is not None else Ragged.of(store)
 
     def settled(self, store: Store) -> Store:
         """Return the storage in which a layer goes on to decode, all its prompt being packed."""

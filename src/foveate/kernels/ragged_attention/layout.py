@@ -68,6 +68,12 @@ class Layout:
         """Return the length of the longest segment."""
         return max((piece.width for piece in self.segments), default=0)
 
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of what says where tokens lie."""
+        held = [part for piece in self.runs for part in piece.places or ()]
+        return sum(part.untyped_storage().nbytes() for part in held)
+
 
 def joined(segments: tuple[Piece, ...], offsets: Int[Tensor, " n"]) -> Iterator[Piece]:
     """Yield runs of segments of at most `PIECE_TOKENS` together, but at least one segment."""
