@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from foveate.kernels import ragged_attention as ragged
 from foveate.kernels.ragged_attention import Layout, layout, naive, ragged_attention, split
 
 TOLERANCE = {  # of sums in float32 that are rounded once, at the end
@@ -130,12 +131,13 @@ def test_a_kept_layout_changes_nothing():
         assert torch.equal(with_it, kind(*inputs, scaling=0.3))
 
 
-def test_few_and_many_rows_agree(monkeypatch):
-    inputs = problem(q=3)
-    few = compare(inputs, softcap=2.0, **extras(inputs))
-    monkeypatch.setattr(split, "FEW_ROWS", 0)
-    many = compare(inputs, softcap=2.0, **extras(inputs))
-    assert few.shape == many.shape
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_one_product_per_segment(dtype, monkeypatch):
+    monkeypatch.setattr(split, "FEW_LOGITS", 0)
+    inputs = problem(q=3, dtype=dtype)
+    compare(inputs)
+    compare(inputs, softcap=2.0, **extras(inputs))
+    compare(problem([0, 0, 7, 0], t=0, q=2, dtype=dtype))
 
 
 def test_huge_logits_do_not_overflow():
@@ -170,6 +172,11 @@ def test_torch_says_nothing_about_sparse_matrices():
         warnings.simplefilter("always")
         ragged_attention(*problem(), scaling=1.0)
     assert not heard
+
+
+def test_a_processor_has_no_use_for_triton(monkeypatch):
+    monkeypatch.setattr(ragged, "fused", None)  # calling it would fail
+    compare(problem())
 
 
 def test_gradients_are_not_recorded():

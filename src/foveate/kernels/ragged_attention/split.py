@@ -17,7 +17,7 @@ from foveate.types import Float, Int
 __all__ = ["ragged_attention"]
 
 Mix = Callable[[Tensor], Tensor]
-FEW_ROWS = 8  # query rows per key head up to which a sparse product beats one product per segment
+FEW_LOGITS = 4000  # per segment: up to here a sparse product beats one product per segment
 
 
 @torch.no_grad()
@@ -60,10 +60,10 @@ def ragged_attention(
         None if prefix_bias is None else hiding(prefix_bias, kind),
         None if tail_bias is None else by_head(hiding(tail_bias, kind), H, Hq),
     )
-    out = problem.queries.new_empty(B * H, R, values.shape[-1])
-    for piece in layout.runs if R <= FEW_ROWS else layout.segments:
-        out[piece.first : piece.last] = problem.attend(piece)
-    return out.view(B, Hq, q, -1).transpose(1, 2).to(queries.dtype).contiguous()
+    few = R == 1 or R * len(keys) <= FEW_LOGITS * B * H
+    parts = [problem.attend(piece) for piece in (layout.runs if few else layout.segments)]
+    out = torch.cat(parts) if len(parts) > 1 else parts[0]
+    return out.reshape(B, Hq, q, -1).transpose(1, 2).to(queries.dtype).contiguous()
 
 
 def hiding(bias: Tensor, kind: torch.dtype) -> Tensor:
