@@ -23,6 +23,7 @@ collect_ignore = [
     "reference",
     "samples.py",
     "seam.py",
+    "shared_heads.py",
 ]
 
 torch.set_num_threads(1)

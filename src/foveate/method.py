@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -140,7 +140,9 @@ class Method:
 
     def rank(self, observation: Observation) -> Ranking:
         """Return how one layer would choose."""
-        return self.score(observation, self.scope.tiers(observation.kinds))
+        ranking = self.score(observation, self.scope.tiers(observation.kinds))
+        group = observation.group
+        return ranking if group is None else replace(ranking, group=group)
 
 
 def select(ranking: Ranking, counts: Int[Tensor, "B H"]) -> Bool[Tensor, "B H T"]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from foveate.errors import InputError
+from foveate.group import HeadGroup
 
 if TYPE_CHECKING or find_spec("jaxtyping"):
     from jaxtyping import Bool, Float, Int
@@ -145,6 +146,7 @@ class Observation:
     Keys and queries are post-rotation. `rows` holds the logical position of every query row, -1
     where a row of the batch has fewer; without it the rows are the last R positions. `rotation` is
     None where nothing is known about it, and so is `layers`, the number of the model's layers.
+    `group` is where the model's other heads are, None if all are here.
     """
 
     queries: Float[Tensor, "B Hq R D"]
@@ -156,6 +158,7 @@ class Observation:
     rows: Int[Tensor, "B R"] = None  # type: ignore[assignment]  # filled in below
     rotation: Rotation | None = None
     layers: int | None = None
+    group: HeadGroup | None = None
 
     def __post_init__(self) -> None:
         kinds = TokenKinds.of(self.kinds)
@@ -211,6 +214,7 @@ class Ranking:
     quota: Quota | None = None
     mass: Float[Tensor, "B H T"] | None = None
     state: Mapping[str, Tensor] = field(default_factory=dict)  # each [B, H, T]
+    group: HeadGroup | None = None  # where the layer's other heads are
 
     @property
     def candidates(self) -> Bool[Tensor, "B T"] | Bool[Tensor, "B H T"]:
@@ -243,6 +247,7 @@ class Stored:
     state: Mapping[str, Tensor]  # each [B, H, L]
     planned: Int[Tensor, "B H"]
     room: Int[Tensor, "B H"]
+    group: HeadGroup | None = None
 
     @property
     def groups(self) -> int:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from foveate.budget.total import supply
+from foveate.group import all_heads, own_heads
 from foveate.kernels.allocate import round_to
 from foveate.method import Budget
 from foveate.option import Choice, Flag, Share, check_choice, check_flag, check_share
@@ -47,13 +48,14 @@ class PooledHeads:
         """Return the counts of kept candidates."""
         counts = self.layers(rankings)
         tokens = supply(rankings)
-        whole = counts[..., 0].cpu()
-        base = (whole - tokens.pinned.t()).clamp(min=0)
+        even = counts[..., 0].cpu()
+        base = (even - tokens.pinned.t()).clamp(min=0)
         shares = [
             self.heads(pool(ranking, b, self.normalize), b, tokens.going[:, layer])
             for layer, (ranking, b) in enumerate(zip(rankings, base, strict=True))
         ]
-        return (torch.stack(shares) + (whole - base)[..., None]).to(counts.device)
+        shared = torch.stack(shares) + (even - base)[..., None]
+        return own_heads(shared, rankings[0].group).to(counts.device)
 
     def heads(
         self, found: Int[Tensor, "B H"], base: Int[Tensor, " B"], there: Int[Tensor, " B"]
@@ -71,8 +73,9 @@ class PooledHeads:
 def pool(ranking: Ranking, base: Int[Tensor, " B"], normalize: bool) -> Int[Tensor, "B H"]:
     """Return how many of the best `H * base` tokens of all heads each head has, in host memory."""
     mass = ranking.scores if ranking.mass is None else ranking.mass
-    may_go = ranking.candidates
-    may_go = (may_go if may_go.ndim == 3 else may_go[:, None]).expand_as(mass)
+    may_go, mass = ranking.candidates, all_heads(mass, ranking.group)
+    may_go = all_heads(may_go, ranking.group) if may_go.ndim == 3 else may_go[:, None]
+    may_go = may_go.expand_as(mass)
     base = base.to(mass.device)
     H, T = mass.shape[1:]
     if normalize:

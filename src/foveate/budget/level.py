@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from foveate.budget.total import head_equal, supply
+from foveate.group import all_heads
 from foveate.option import Keep, plain_keep
 from foveate.order import inverse
 from foveate.types import Float, Int, Ranking
@@ -45,7 +46,7 @@ class Level:
 def cumulated(ranking: Ranking) -> Float[Tensor, "B T"]:
     """Return the share that the best 1, 2, ... candidates hold, in host memory and double."""
     mass = ranking.scores if ranking.mass is None else ranking.mass
-    mass, may_go = mass.mean(1), ranking.candidates
+    mass, may_go = all_heads(mass, ranking.group).mean(1), ranking.candidates
     may_go = may_go if may_go.ndim == 2 else may_go[:, 0]
     # Sorted as float32 on its device, which is quick; summed in double, which not all have.
     mass = mass.clamp(min=0).masked_fill(~may_go, -1).sort(dim=-1, descending=True).values

@@ -11,6 +11,7 @@ from torch import Tensor
 from foveate.budget.total import supply
 from foveate.calibration.tables import Table
 from foveate.errors import MethodError
+from foveate.group import own_heads
 from foveate.kernels.allocate import allocate
 from foveate.option import (
     Choice,
@@ -54,7 +55,8 @@ class HeadTable:
     def __call__(self, rankings: Sequence[Ranking]) -> Int[Tensor, "N B H"]:
         """Return the counts of kept candidates; raise `MethodError` for another model's table."""
         tokens = supply(rankings)
-        device, H = rankings[0].scores.device, rankings[0].scores.shape[1]
+        device, group = rankings[0].scores.device, rankings[0].group
+        H = rankings[0].scores.shape[1] * (1 if group is None else group.size)
         scores = self.scores([ranking.layer for ranking in rankings], H)
         base = tokens.base(self.keep)
         mean = base.double()[:, None, None] / len(rankings)
@@ -67,7 +69,7 @@ class HeadTable:
             # Halves go to even numbers, whatever the last digits of the product say.
             whole = ((counts * GRAIN).round() / GRAIN).round().long().minimum(cap)
         pinned = tokens.with_pinned(self.keep, torch.zeros_like(tokens.going))
-        return (whole + pinned[..., None]).transpose(0, 1).to(device)
+        return own_heads((whole + pinned[..., None]).transpose(0, 1), group).to(device)
 
     def scores(self, layers: Sequence[int], H: int) -> Float[Tensor, "N H"]:
         """Return the numbers of the layers that are compressed, with the sum 1."""

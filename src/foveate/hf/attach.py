@@ -16,6 +16,7 @@ from foveate.errors import CacheError, InputError
 from foveate.hf import kinds
 from foveate.hf.attention import attention_seam
 from foveate.hf.generate import Owner, cache_of, replace_generate
+from foveate.hf.parallel import head_group
 from foveate.hf.rotation import rotation
 from foveate.hf.support import check_model, unwrap
 from foveate.types import TokenKinds
@@ -36,6 +37,7 @@ class Attachment:
         self.special = kinds.special_ids(self.config, getattr(model, "generation_config", None))
         self.model_name = type(model).__name__
         self.rotation = rotation(model, self.text_config)
+        self.group = head_group(model)
         self.session: Owner | None = None
         self._uses = 0
         self._take_off: list[Callable[[], None]] = []

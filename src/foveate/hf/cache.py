@@ -65,7 +65,8 @@ class CompressedCache(Cache):
         self.open: ExitStack | None = None
         self.recorder: Owner | None = None
         self.method = method
-        self.turn = Turn(method, rotation=self.attachment.rotation)
+        here = self.attachment
+        self.turn = Turn(method, rotation=here.rotation, group=here.group)
         self.visual_mask = visual_mask
         self.grids: Mapping[str, Any] = {}  # of images that `generate` encodes ahead
         self.broken = False

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from foveate.group import HeadGroup
 from foveate.method import Method, select
 from foveate.types import PAD, TEXT, Int, Ranking, Stored, TokenKinds
 
@@ -22,8 +23,8 @@ class Following:
     turn too: all that is stored competes for the room.
     """
 
-    def __init__(self, method: Method) -> None:
-        self.method = method
+    def __init__(self, method: Method, group: HeadGroup | None = None) -> None:
+        self.method, self.group = method, group
         self.first: Tensor | None = None  # [B], tokens of the first prompt
         self.later: list[tuple[int, Tensor]] = []  # where later prompts began, what is no pad [B,q]
         self.seen = self.looked = 0  # tokens before this pass, and at the last look
@@ -131,6 +132,7 @@ class Following:
             store.numbers(),
             store.planned,
             self.room(store.planned, prompts, kinds.valid.sum(-1)),
+            self.group,
         )
         ranking = follow(stored, at.expand(B, H, L))
         return ranking, select(ranking, stored.room).expand(B, H, L)
@@ -182,7 +184,7 @@ class Following:
 
     def reset(self) -> None:
         """Forget everything."""
-        self.__init__(self.method)  # type: ignore[misc]
+        self.__init__(self.method, self.group)  # type: ignore[misc]
 
 
 def newest(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from foveate.group import all_heads
 from foveate.method import decide
 from foveate.types import Plan, TokenKinds
 
@@ -64,5 +65,6 @@ def _pack(cache: CompressedCache, layer: CompressedLayer, plan: Plan, i: int, st
 def _shift(cache: CompressedCache, plan: Plan, kinds: TokenKinds) -> None:
     """Let positions go on behind the longest layer, in place of behind the prompt."""
     kept = torch.stack([keep.sum(-1).amax(-1).to(kinds.kind.device) for keep in plan.keep])
-    shift = kinds.valid.sum(-1) - kept.amax(0)
+    kept = all_heads(kept[None], cache.turn.group, 0).amax((0, 1))
+    shift = kinds.valid.sum(-1) - kept
     cache.shift = shift if cache.shift is None else cache.shift + shift

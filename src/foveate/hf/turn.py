@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foveate.group import HeadGroup
 from foveate.hf.following import Following
 from foveate.method import Method
 from foveate.types import PAD, TEXT, Int, Observation, Ranking, Rotation, TokenKinds
@@ -32,6 +33,7 @@ class Turn:
     open: bool = False  # some of this turn's prompt has been read
     rotation: Rotation | None = None
     layers: int | None = None  # of the model
+    group: HeadGroup | None = None  # where the model's other heads are
     running: bool = False
     prompt: bool = False
     clean: bool = True  # no stored slot is padding, and the caller's mask speaks of padding only
@@ -44,7 +46,7 @@ class Turn:
     seconds: dict[int, float] = field(default_factory=dict)  # ranking, per layer
 
     def __post_init__(self) -> None:
-        self.following = Following(self.method)
+        self.following = Following(self.method, self.group)
 
     def add(self, kinds: TokenKinds, seen: int, mask: Any = None) -> None:
         """Note the kinds of the tokens that start at position `seen`, and choose query rows."""
@@ -137,10 +139,8 @@ class Turn:
         if wanted is not None:
             asked = wanted.to(rows.device).gather(-1, rows.clamp(min=0)) & (rows >= 0)
             rows = torch.where(asked, rows, -1)
-        scaling = self.scaling[layer]
-        return Observation(
-            query, keys, values, kinds, scaling, layer, rows, self.rotation, self.layers
-        )
+        scaling, known = self.scaling[layer], (self.rotation, self.layers, self.group)
+        return Observation(query, keys, values, kinds, scaling, layer, rows, *known)
 
     def begin(self, seen: int) -> None:
         """Begin a turn at position `seen`; what came before stays as it is."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from foveate.errors import MethodError
+from foveate.group import all_heads
 from foveate.kernels.column_stats import column_stats
 from foveate.method import places
 from foveate.option import Choice, Count, Share, check_choice, check_count, check_share
@@ -104,7 +105,8 @@ class LatestRow:
         """Return the ranking by the attention of the newest row."""
         scores = attention(stored)
         if self.heads == "shared":
-            scores = scores.mean(1, keepdim=True).expand(-1, stored.keys.shape[1], -1)
+            scores = all_heads(scores, stored.group).mean(1, keepdim=True)
+            scores = scores.expand(-1, stored.keys.shape[1], -1)
         else:
             scores = scores.unflatten(1, (-1, stored.groups)).mean(2)
         if self.kernel > 1:

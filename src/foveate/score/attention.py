@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from foveate.group import HeadGroup, all_heads
 from foveate.kernels.column_stats import column_stats
 from foveate.option import Choice, check_choice
 from foveate.score.elite import Elite
-from foveate.score.window import Selection, Window
+from foveate.score.window import Selection, Window, of_all_heads
 from foveate.types import (
     GOES_FIRST,
     GOES_LAST,
@@ -63,17 +64,19 @@ class Attention:
         weights = chosen.at(observation.rows).float()
         if self.statistic == "mean":
             weights = weights / size.clamp(min=1)[..., None]
-        H = observation.keys.shape[1]
-        scores = by_heads(self.columns(observation, chosen, candidates, weights), H, self.heads)
+        H, group = observation.keys.shape[1], observation.group
+        sums = self.columns(observation, chosen, candidates, weights)
+        scores = by_heads(sums, H, self.heads, group)
         state = {}
         if self.statistic != "mean":
             seen = chosen.members.flip(-1).cumsum(-1).flip(-1).float()
-            count = by_heads(seen.expand(-1, observation.queries.shape[1], -1), H, self.heads)
+            seen = seen.expand(-1, observation.queries.shape[1], -1)
+            count = by_heads(seen, H, self.heads, group)
             state = {"sum": scores, "count": count}
             scores = scores / count.clamp(min=1) if self.statistic == "rate" else scores
         compressible = candidates.any(-1)
         stats = {
-            "window": size.float().mean(1) * compressible,
+            "window": of_all_heads(size, observation).float().mean(1) * compressible,
             "fallback": (chosen.fallback & compressible).float(),
         }
         return Ranking(scores, tiers, observation.layer, stats, state=state)
@@ -100,8 +103,10 @@ class Attention:
         )
 
 
-def by_heads(sums: Float[Tensor, "B Hq T"], H: int, heads: str) -> Float[Tensor, "B H T"]:
+def by_heads(
+    sums: Float[Tensor, "B Hq T"], H: int, heads: str, group: HeadGroup | None
+) -> Float[Tensor, "B H T"]:
     """Return the mean over all query heads ("shared"), or over those of a key-value head."""
     if heads == "shared":
-        return sums.mean(1, keepdim=True).expand(-1, H, -1)
+        return all_heads(sums, group).mean(1, keepdim=True).expand(-1, H, -1)
     return sums.unflatten(1, (H, -1)).mean(2)

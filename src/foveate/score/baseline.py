@@ -58,7 +58,9 @@ class Random:
     def __call__(self, observation: Observation, tiers: Int[Tensor, "B T"]) -> Ranking:
         """Return the numbers."""
         place = observation.kinds.valid.cumsum(-1)[:, None]  # [B, 1, T]
-        heads = torch.arange(observation.keys.shape[1], device=place.device)[None, :, None]
+        H, group = observation.keys.shape[1], observation.group
+        first = 0 if group is None else group.rank * H
+        heads = torch.arange(first, first + H, device=place.device)[None, :, None]
         stream = scrambled(torch.full_like(heads, self.seed & MASK) ^ (self.seed >> 32 & MASK))
         stream = scrambled(stream + observation.layer * 0x9E3779B1 & MASK)
         stream = scrambled(stream + heads * 0x85EBCA6B & MASK)

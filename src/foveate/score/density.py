@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from foveate.group import total
 from foveate.kernels.column_stats import row_blocks
 from foveate.option import Choice, Share, check_choice, check_share
 from foveate.score.attention import HEADS, by_heads
-from foveate.score.window import AllText, Window
+from foveate.score.window import AllText, Window, of_all_heads
 from foveate.types import Bool, Float, Int, Observation, Ranking, TokenKinds
 
 __all__ = ["Density"]
@@ -40,14 +41,14 @@ class Density:
     def __call__(self, observation: Observation, tiers: Int[Tensor, "B T"]) -> Ranking:
         """Return the ranking of one layer."""
         chosen = self.window(observation)
-        members = chosen.members.any(1)
+        members = of_all_heads(chosen.members, observation).any(1)
         sums, density = self.looked_at(observation, members)
         stats = {
             "density": density,
             "window": members.sum(-1).float(),
             "fallback": chosen.fallback.float(),
         }
-        scores = by_heads(sums, observation.keys.shape[1], self.heads)
+        scores = by_heads(sums, observation.keys.shape[1], self.heads, observation.group)
         return Ranking(scores, tiers, observation.layer, stats)
 
     def looked_at(
@@ -75,5 +76,6 @@ class Density:
         pairs = (valid.cumsum(-1) * members).sum(-1) * Hq
         if self.threshold == 0:  # all pairs, but what is not seen has 0 too
             survivors = pairs
+        pairs, survivors = (total(x, observation.group) for x in (pairs, survivors))
         exact = torch.float32 if rows.device.type == "mps" else torch.float64
         return sums, survivors.to(exact) / pairs.clamp(min=1)

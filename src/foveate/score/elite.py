@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from foveate.group import all_heads
 from foveate.kernels.column_stats import column_stats
 from foveate.option import Choice, Flag, Share, check_choice, check_flag, check_share
 from foveate.score.window import INSTRUCTIONS, Selection, instruction, observed, stand_in
@@ -65,17 +66,20 @@ class Elite:
         rows = observation.rows.masked_fill(~eligible, -1)
         newest = (rows == rows.amax(-1, keepdim=True)) & eligible if rows.numel() else eligible
         queries, keys = observation.queries, taken(observation.keys, rows.clamp(min=0))
-        scaling = observation.scaling
+        scaling, group = observation.scaling, observation.group
         if self.heads == "concat_logits":
+            queries, keys = all_heads(queries, group), all_heads(keys, group)
+            scaling /= math.sqrt(queries.shape[1])
             queries, keys = one_head(queries, keys)
-            scaling /= math.sqrt(observation.queries.shape[1])
         a = column_stats(
             queries, keys, scaling=scaling, rows=rows, positions=rows, weights=newest.float()
         )
         if self.heads == "per_kv_group":
             groups = observation.groups
             return a.unflatten(1, (-1, groups)).mean(2).repeat_interleave(groups, 1)
-        return a if self.heads == "per_head" else a.mean(1, keepdim=True)
+        if self.heads == "mean_prob":
+            return all_heads(a, group).mean(1, keepdim=True)
+        return a
 
 
 def elite(

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from foveate.group import all_heads
 from foveate.kernels.column_stats import column_stats
-from foveate.score.window import AllText, Window
+from foveate.score.window import AllText, Window, of_all_heads
 from foveate.types import Bool, Float, Int, Observation, Ranking, TokenKinds
 
 __all__ = ["Grounded"]
@@ -34,7 +35,7 @@ class Grounded:
         """Return the ranking of one layer."""
         kinds = observation.kinds
         chosen = self.window(observation)
-        members = chosen.members.any(1)
+        members = of_all_heads(chosen.members, observation).any(1)
         places = observation.rows.clamp(min=0)
         observes = members.gather(-1, places) & (observation.rows >= 0)
         sums = head_mean(observation, observes.float())
@@ -62,4 +63,4 @@ def head_mean(observation: Observation, weights: Float[Tensor, "B R"]) -> Float[
         columns=observation.kinds.valid,
         weights=weights,
     )
-    return sums.mean(1)
+    return all_heads(sums, observation.group).mean(1)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from foveate.calibration.tables import Table
 from foveate.errors import MethodError
+from foveate.group import own_heads
 from foveate.method import Fitted, Score
 from foveate.option import Choice, check_choice
 from foveate.score.directions import along, unit_mean
@@ -112,7 +113,10 @@ class Mixed:
         if self.mix == "head":
             r = redundancy(mean, observation.kinds.valid.sum(-1))
         elif self.table is not None:
-            r = r.new_tensor(measured(self.table, observation.layer, mean.shape[1])).expand_as(r)
+            group, H = observation.group, mean.shape[1]
+            H = H if group is None else H * group.size
+            numbers = r.new_tensor(measured(self.table, observation.layer, H))
+            r = own_heads(numbers, group).expand_as(r)
         return r[..., None] * apart + (1 - r)[..., None] * worth
 
 

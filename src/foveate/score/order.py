@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from foveate.group import all_heads
 from foveate.method import Score
 from foveate.option import Count, check_count
 from foveate.types import Bool, Int, Observation, Ranking, TokenKinds
@@ -35,7 +36,7 @@ class PerImage:
         """Return the ranking with the best of each image in tier 1."""
         ranking = self.score(observation, tiers)
         span = observation.kinds.span
-        worth = ranking.scores.mean(1)
+        worth = all_heads(ranking.scores, observation.group).mean(1)
         going = (ranking.tiers == 0) & (span >= 0)
         # By image, then by worth: the place within the image is the place minus the image's first.
         order = worth.argsort(dim=-1, descending=True, stable=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from foveate.group import all_heads
 from foveate.method import Score
 from foveate.option import Choice, Count, check_choice, check_odd
 from foveate.score.patches import patches
@@ -46,7 +47,9 @@ class Pooled:
         """Return the ranking with pooled scores."""
         ranking = self.score(observation, tiers)
         kinds = observation.kinds
-        columns = outside(kinds, self.rows(kinds), ranking.candidates)
+        going = ranking.candidates
+        going = going if going.ndim == 2 else all_heads(going, observation.group)
+        columns = outside(kinds, self.rows(kinds), going)
         same = torch.zeros_like(kinds.span) if self.over == "sequence" else segments(kinds)
         if self.over == "rows":
             same = by_rows(kinds, same)

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from foveate.group import total
 from foveate.kernels.column_stats import row_blocks
 from foveate.option import Number, check_number
-from foveate.score.window import LastRows, Window
+from foveate.score.window import LastRows, Window, of_all_heads
 from foveate.types import (
     GOES_FIRST,
     GOES_LAST,
@@ -53,11 +54,12 @@ class Shifting:
     def __call__(self, observation: Observation, tiers: Int[Tensor, "B T"]) -> Ranking:
         """Return the ranking of one layer."""
         chosen = self.window(observation)
-        members = chosen.members.any(1)
+        members = of_all_heads(chosen.members, observation).any(1)
         candidates = (tiers == GOES_FIRST) | (tiers == GOES_LAST)
         mean, variance, entropy = moments(observation, members, candidates)
         worth = mean + self.gamma * variance
         V = wide(variance.masked_fill(~candidates[:, None], 0)).sum((1, 2))
+        V, entropy = (total(x, observation.group) for x in (V, entropy))
         stats = {
             "preference": entropy ** (1 / self.tau1) * V ** (1 / self.tau2),
             "window": members.sum(-1).float(),

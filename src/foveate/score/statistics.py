@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from foveate.group import all_heads
 from foveate.method import Score
 from foveate.option import Choice, check_choice
 from foveate.types import Bool, Float, Int, Observation, Ranking, TokenKinds
@@ -39,7 +40,7 @@ class Described:
     def __call__(self, observation: Observation, tiers: Int[Tensor, "B T"]) -> Ranking:
         """Return the ranking with its statistics."""
         ranking = self.score(observation, tiers)
-        importance = ranking.scores.mean(1)
+        importance = all_heads(ranking.scores, observation.group).mean(1)
         # Sums of thousands of small numbers: in double where the device has it.
         importance = importance if importance.device.type == "mps" else importance.double()
         strength = importance.masked_fill(~ranking.candidates, 0).sum(-1)

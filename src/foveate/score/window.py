@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from foveate.errors import InputError
+from foveate.group import all_heads
 from foveate.option import Choice, Count, Flag, check_choice, check_count, check_flag
 from foveate.types import Bool, Int, Observation, TokenKinds
 
-__all__ = ["AllText", "LastRows", "LastVisual", "Selection", "Window"]
+__all__ = ["AllText", "LastRows", "LastVisual", "Selection", "Window", "of_all_heads"]
 
 FALLBACK = 32  # rows taken where a prompt has no instruction behind its last image
 INSTRUCTIONS = ("after_last_visual", "after_first_visual", "all_text", "all_text_but_sink")
@@ -160,3 +161,9 @@ def observed(
             "`method.score.rows(kinds)` names"
         )
     return selection
+
+
+def of_all_heads(part: Tensor, observation: Observation) -> Tensor:
+    """Return [B, X, ...] of the windows of all heads; a window for all of them is alike anyway."""
+    shared = part.shape[1] == 1 < observation.queries.shape[1]
+    return part if shared else all_heads(part, observation.group)
