@@ -2,9 +2,10 @@
 VENV ?= .venv
 PYTHON_BIN := $(VENV)/bin/python
 JOBS ?= 2
+WHAT ?= decode prefill peak sums rows
 
 .DEFAULT_GOAL := help
-.PHONY: setup demo test test-gpu test-matrix check format bench train-tiny clean help
+.PHONY: setup demo test test-gpu test-matrix check format bench bench-gpu train-tiny clean help
 
 setup: ## make .venv ready (quick when it is)
 	@VENV=$(VENV) ./setup.sh
@@ -27,14 +28,18 @@ check: setup ## formatting, lint, types, documentation
 	$(VENV)/bin/mypy
 	$(PYTHON_BIN) scripts/check_docs.py
 	$(PYTHON_BIN) scripts/tables.py --check
+	$(PYTHON_BIN) scripts/charts.py --check
 	$(PYTHON_BIN) scripts/methods_page.py --check
 
 format: setup ## format, and fix what can be fixed
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-bench: setup ## test, then measure prefill and decode; writes benchmarks/results
-	@$(VENV)/bin/foveate bench $(ARGS)
+bench: setup ## test, then measure times and memory; writes benchmarks/results and docs/charts
+	@$(VENV)/bin/foveate bench $(WHAT) $(ARGS)
+
+bench-gpu: setup ## the same on a GPU, in bfloat16 and with long prompts
+	@$(VENV)/bin/foveate bench $(WHAT) --device cuda $(ARGS)
 
 train-tiny: setup ## train the embedded model from scratch (resumable)
 	$(PYTHON_BIN) -m foveate.tiny.train $(ARGS)

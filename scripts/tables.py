@@ -1,7 +1,8 @@
 """Fills the marked tables of the documents from benchmarks/results/*.json, or checks them.
 
 A document holds `<!-- table:NAME -->` and `<!-- /table -->`; NAME.json has a `table` of columns and
-rows, all text. Run without arguments it writes; with --check it only says what is out of date.
+rows, all text. `<!-- table:NAME rows: WORD -->` shows the rows whose first column is WORD. Run
+without arguments it writes; with --check it only says what is out of date.
 """
 
 import argparse
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-BLOCK = re.compile(r"(<!-- table:([\w-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
+BLOCK = re.compile(
+    r"(<!-- table:([\w-]+)(?: rows: ([^\n]+?))? -->\n).*?(<!-- /table -->)", re.DOTALL
+)
 
 
 class TableError(Exception):
@@ -24,13 +27,20 @@ def documents(root: Path) -> list[Path]:
     return sorted([*root.glob("*.md"), *root.glob("docs/**/*.md")])
 
 
-def markdown(name: str, results: Path) -> str:
-    """Return the table of a result file as Markdown, and where its numbers come from."""
+def markdown(name: str, chosen: str | None, results: Path) -> str:
+    """Return the table of a result file as Markdown, and where its numbers come from.
+
+    With `chosen`, only the rows that begin with it.
+    """
     path = results / f"{name}.json"
     if not path.is_file():
         raise TableError(f"there is no {path.name} in {results}; run the benchmark that writes it")
     result = json.loads(path.read_text())
     columns, rows = result["table"]["columns"], result["table"]["rows"]
+    if chosen is not None:
+        rows = [row for row in rows if row[0] == chosen]
+        if not rows:
+            raise TableError(f"no row of {path.name} begins with {chosen!r}")
     lines = [columns, ["---"] * len(columns), *rows]
     text = "".join("| " + " | ".join(line) + " |\n" for line in lines)
     return f"\n{text}\n{_origin(result)}\n\n"
@@ -47,7 +57,7 @@ def _origin(result: dict[str, Any]) -> str:
 
 def filled(text: str, results: Path) -> str:
     """Return a document with its marked tables written anew."""
-    return BLOCK.sub(lambda m: m[1] + markdown(m[2], results) + m[3], text)
+    return BLOCK.sub(lambda m: m[1] + markdown(m[2], m[3], results) + m[4], text)
 
 
 def main(arguments: list[str], root: Path = ROOT) -> int:

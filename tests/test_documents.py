@@ -6,6 +6,7 @@ import runpy
 import subprocess
 from pathlib import Path
 
+import charts
 import check_docs
 import pytest
 import tables
@@ -71,6 +72,36 @@ def test_tables_are_written_and_then_up_to_date(results, capsys):
     assert "commit `abc`" in page.read_text()
     assert page.read_text().startswith("before\n") and page.read_text().endswith("after\n")
     assert tables.main(["--check"], results) == 0
+
+
+def test_rows_of_a_table_can_be_chosen(results, capsys):
+    path = results / "benchmarks" / "results" / "cache.json"
+    result = json.loads(path.read_text())
+    result["table"]["rows"].append(["decode, 10 %", "0.5"])
+    path.write_text(json.dumps(result))
+    page = results / "README.md"
+    page.write_text("<!-- table:cache rows: decode, 10 % -->\n<!-- /table -->\n")
+    assert tables.main([], results) == 0
+    assert "| decode, 10 % | 0.5 |" in page.read_text() and "prefill" not in page.read_text()
+    page.write_text("<!-- table:cache rows: peak -->\n<!-- /table -->\n")
+    assert tables.main([], results) == 1
+    assert "no row of cache.json begins with 'peak'" in capsys.readouterr().err
+
+
+def test_charts_older_than_their_numbers_are_found(tmp_path, capsys):
+    folder = tmp_path / "benchmarks" / "results"
+    folder.mkdir(parents=True)
+    numbers = (ROOT / "benchmarks" / "results" / "sums-cpu.json").read_text()
+    (folder / "sums-cpu.json").write_text(numbers)
+    (folder / "other.json").write_text("{}")  # not the benchmark's
+    assert charts.main(["--check"], tmp_path) == 1
+    assert charts.main([], tmp_path) == charts.main(["--check"], tmp_path) == 0
+    (folder / "sums-cpu.json").write_text(numbers + " ")
+    assert charts.main(["--check"], tmp_path) == 1
+    assert "out of date, run scripts/charts.py: docs/charts/sums-cpu.svg" in capsys.readouterr().out
+    (folder / "sums-cpu.json").unlink()
+    assert charts.main([], tmp_path) == 1
+    assert "no sums-cpu.json" in capsys.readouterr().out
 
 
 def test_table_without_results_is_an_error(results, capsys):

@@ -1,20 +1,30 @@
 """The case `rows`: every variant in a process of its own, and ours keeps what eager keeps."""
 
+import json
+
 import pytest
 import torch
 
 from foveate import bench
 from foveate.bench import rows
-from foveate.bench.subject import Size, build
-from foveate.errors import CacheError
+from foveate.bench.model import Size, build
 
-SMALL = bench.RowsSetting(Size(2, 32, 4, 2, (6, 5), 9), rounds=1)
+SUBJECT = bench.SUBJECTS["rows"]
+SMALL = rows.RowsSetting(Size(2, 32, 4, 2, (6, 5), 9), rounds=1)
 
 
 @pytest.fixture(scope="module")
 def measured():
+    """Measure in this process, and note what was heard of it."""
     heard = []
-    return bench.measure_rows(SMALL, heard.append), heard
+
+    def here(name, words):
+        with torch.no_grad():
+            return rows.run(json.loads(json.dumps(words)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rows, "in_fresh_process", here)
+        return SUBJECT.measure(SMALL, heard.append), heard
 
 
 def test_every_variant_is_measured(measured):
@@ -26,10 +36,13 @@ def test_every_variant_is_measured(measured):
 
 
 def test_table_has_a_row_for_each_variant(measured):
-    table = bench.rows_table(measured[0], "wall")
+    result = {"setting": SMALL.to_dict(), "cases": json.loads(json.dumps(measured[0]))}
+    table = SUBJECT.table(result)
     assert [row[1] for row in table["rows"]] == list(rows.VARIANTS)
     assert all(len(row) == len(table["columns"]) for row in table["rows"])
     assert table["rows"][0][2] == "1.00"
+    for panel in SUBJECT.chart(result).panels:
+        assert panel.names == rows.VARIANTS and len(panel.lines[0].x) == 4
 
 
 def test_cutting_keeps_the_newest_and_the_highest():
@@ -39,9 +52,3 @@ def test_cutting_keeps_the_newest_and_the_highest():
     T = SMALL.size.tokens
     assert len(kept) == 2 and sum(int(x.sum()) for x in kept) == round(0.5 * T * 2) * 2
     assert all(bool(x[:, T - int(0.25 * T) :].all()) for x in kept)
-
-
-def test_a_variant_that_fails_says_why(monkeypatch):
-    monkeypatch.setattr(rows, "VARIANTS", ("nothing",))
-    with pytest.raises(CacheError, match="nothing could not be measured"):
-        bench.measure_rows(SMALL, lambda variant: None)

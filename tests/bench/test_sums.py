@@ -1,18 +1,15 @@
 """The case `sums` times the same sums in every variant, and measures their memory alone."""
 
-import dataclasses
 import json
-import sys
 
 import pytest
 import torch
 
-import foveate
-from foveate import bench, cli
-from foveate.bench import gate, sums
-from foveate.errors import InputError
+from foveate import bench
+from foveate.bench import sums
 
-SMALL = bench.SumsSetting(tokens=(32, 300), heads=4, kv_heads=2, width=8, rounds=2)
+SUBJECT = bench.SUBJECTS["sums"]
+SMALL = sums.SumsSetting(tokens=(32, 300), heads=4, kv_heads=2, width=8, rounds=2)
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +17,8 @@ def measured():
     """Measure two short prompts, without fresh processes, and note what was heard of it."""
     heard = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sums, "extra_in_fresh_process", lambda *what: 3 << 20)
-        return bench.measure_sums(SMALL, heard.append), heard
+        patch.setattr(sums, "in_fresh_process", lambda *what: 3 << 20)
+        return SUBJECT.measure(SMALL, heard.append), heard
 
 
 def test_every_variant_is_in_every_round(measured):
@@ -42,49 +39,24 @@ def test_the_variants_agree():
 
 
 def test_memory_is_that_of_the_work():
-    setting = bench.SumsSetting(heads=4, kv_heads=2, width=8)
-    whole = sums.extra_in_fresh_process(setting, 2048, sums.MATRIX)
+    setting = sums.SumsSetting(heads=4, kv_heads=2, width=8)
+    whole = sums.extra(setting, 2048, sums.MATRIX)
     assert whole > 4 * 2048**2 * 4
-    assert sums.extra_in_fresh_process(setting, 2048, sums.SUMS) < whole / 2
+    assert sums.extra(setting, 2048, sums.SUMS) < whole / 2
 
 
-def test_memory_that_cannot_be_measured_is_an_error():
-    with pytest.raises(foveate.CacheError, match="could not be measured"):
-        sums.extra_in_fresh_process(SMALL, 8, "nothing")
-
-
-def test_table_has_ratios_and_memory(measured):
-    found = json.loads(json.dumps(measured[0]))
-    table = bench.sums_table(found, "wall")
+def test_table_and_chart_have_ratios_and_memory(measured):
+    result = {"setting": SMALL.to_dict(), "cases": json.loads(json.dumps(measured[0]))}
+    table = SUBJECT.table(result)
     assert [len(row) for row in table["rows"]] == [5, 5]
     assert len(table["columns"]) == 5
     assert table["rows"][0][3] == "3 MiB"
+    time, memory = SUBJECT.chart(result).panels
+    assert [line.x for line in time.lines] == [(32, 300)] * 2
+    assert [line.y for line in memory.lines] == [(3, 3)] * 2
 
 
-def test_command_measures_sums_after_their_tests(monkeypatch, capsys, measured, tmp_path):
-    asked = []
-    monkeypatch.setattr(bench, "verify", lambda folder, what: asked.append(what))
-    subject = dataclasses.replace(bench.SUBJECTS["sums"], measure=lambda setting, tick: measured[0])
-    monkeypatch.setitem(bench.SUBJECTS, "sums", subject)
-    path = tmp_path / "sums.json"
-    monkeypatch.setattr(sys, "argv", ["foveate", "bench", "sums", "--json", "--out", str(path)])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    assert (stop.value.code or 0, asked) == (0, ["sums"])
-    result = json.loads(path.read_text())
-    assert result == json.loads(capsys.readouterr().out)
-    assert result["setting"]["tokens"] == [2048, 4096, 8192]
-    assert result["table"]["columns"][0] == "prompt"
-
-
-def test_sums_are_for_the_processor():
-    from foveate.cli.bench import _check
-
-    with pytest.raises(InputError, match="on cpu only"):
-        _check("sums", 8, "float32", "cuda", "wall")
-
-
-def test_tests_of_the_sums_are_there():
-    folders, matching = gate.TESTS["sums"]
-    root = bench.root()
-    assert [path for name in folders for path in (root / name).glob(f"test_{matching}*.py")]
+def test_a_device_has_its_own_lengths():
+    assert SUBJECT.setting().tokens == (2048, 4096, 8192)
+    there = SUBJECT.setting(device="cuda")
+    assert (max(there.tokens), there.dtype) == (32768, "bfloat16")

@@ -88,19 +88,22 @@ def draw(chart: Chart, path: Path, source: str) -> None:
             "`pip install 'foveate[charts]'` brings it"
         ) from error
 
+    rows = max((len(panel.names) for panel in chart.panels), default=0)
+    across = min(len(chart.panels), 3)
+    down = -(-len(chart.panels) // across)
     with rc_context(STYLE):
-        rows = max((len(panel.names) for panel in chart.panels), default=0)
-        width = max(6.4, 3.9 * len(chart.panels))
-        figure = Figure(figsize=(width, max(3.4, 1.3 + 0.23 * rows)), layout="constrained")
+        size = (max(6.4, 3.6 * across), down * max(2.6, 1.0 + 0.23 * rows) + 0.8)
+        figure = Figure(figsize=size, layout="constrained")
         named: tuple[str, ...] = ()
         for place, panel in enumerate(chart.panels):
-            axes = figure.add_subplot(1, len(chart.panels), place + 1)
-            _panel(axes, panel, panel.names != named)
+            _panel(figure.add_subplot(down, across, place + 1), panel, panel.names != named)
             named = panel.names
         figure.suptitle(chart.title, fontsize=10)
-        lines = list(dict.fromkeys(line.name for panel in chart.panels for line in panel.lines))
         handles = _handles(figure.axes)
-        figure.legend([handles[name] for name in lines], lines, loc="outside lower center", ncols=4)
+        if len(handles) > 1:
+            figure.legend(
+                [*handles.values()], [*handles], loc="outside lower center", ncols=across + 1
+            )
         metadata: dict[str, Any] = {"Date": None, "Creator": "foveate bench", "Source": source}
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, format="svg", transparent=True, metadata=metadata)
@@ -132,16 +135,34 @@ def _panel(axes: Axes, panel: Panel, named: bool) -> None:
             va="bottom",
             fontsize=7,
         )
-    if "x" in panel.log:
-        axes.set_xscale("log")
-    if "y" in panel.log:
-        axes.set_yscale("log")
+    _scales(axes, panel)
     if panel.names:
         axes.set_yticks(range(len(panel.names)), panel.names if named else [""] * len(panel.names))
         axes.set_ylim(len(panel.names) - 0.5, -0.5)
     axes.set_title(panel.title, fontsize=9, pad=12 if panel.rules and panel.names else 6)
     axes.set_xlabel(panel.across)
     axes.set_ylabel(panel.up)
+
+
+def _scales(axes: Axes, panel: Panel) -> None:
+    """Set linear or logarithmic scales, with plain numbers where something was measured."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+    for letter, axis in (("x", axes.xaxis), ("y", axes.yaxis)):
+        if letter not in panel.log:
+            continue
+        (axes.set_xscale if letter == "x" else axes.set_yscale)("log")
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+        axis.set_minor_formatter(NullFormatter())
+    places = sorted({x for line in panel.lines for x in line.x})
+    if panel.names or not places:
+        return
+    if "x" in panel.log and len(places) < 7:
+        axes.set_xticks(places, [f"{place:,.0f}" for place in places])
+        axes.set_xticks([], minor=True)
+    elif all(place == round(place) for place in places):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _line(axes: Axes, line: Line, number: int, in_rows: bool) -> None:

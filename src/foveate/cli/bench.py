@@ -164,8 +164,8 @@ def _recorded(name: str, setting: Any, folder: Path, path: Path) -> dict[str, An
     path.write_text(json_text.dumps(result, indent=1) + "\n")
     try:
         _redrawn(path, None)
-    except ImportError:
-        console.err().print("no chart is drawn: `pip install 'foveate[charts]'` brings matplotlib")
+    except ImportError as error:
+        console.err().print(f"no chart is drawn: {error}", markup=False, soft_wrap=True)
     return result
 
 

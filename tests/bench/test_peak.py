@@ -1,0 +1,89 @@
+"""The subject `peak`: bytes after every layer, and the same tokens in one pass and in two."""
+
+import json
+
+import pytest
+import torch
+
+import foveate
+from foveate import bench
+from foveate.bench import peak
+from foveate.bench.model import Size, build
+from foveate.errors import MethodError
+
+SUBJECT = bench.SUBJECTS["peak"]
+SIZE = Size(layers=4, hidden=32, heads=4, kv_heads=2, visual=(12, 12), text=6)
+SMALL = peak.PeakSetting(SIZE, ("aircache", "snapkv"), keep=0.25)
+TOKEN = 2 * 2 * 8 * 4  # k and v, heads, D
+
+
+@pytest.fixture(scope="module")
+def heard():
+    return []
+
+
+@pytest.fixture(scope="module")
+def result(heard):
+    """Measure once on a very small model, in this process, and note what was heard of it."""
+
+    def here(name, words):
+        with torch.no_grad():
+            return peak.run(json.loads(json.dumps(words)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(peak, "in_fresh_process", here)
+        found = json.loads(json.dumps(SUBJECT.measure(SMALL, heard.append)))
+    return {"what": "peak", "setting": SMALL.to_dict(), "cases": found}
+
+
+def test_every_variant_has_a_point_per_layer(result, heard):
+    assert len(heard) == SUBJECT.ticks(SMALL) == 5
+    for numbers in result["cases"].values():
+        assert set(numbers["curve"]) == set(numbers["process"]) == {peak.FULL, peak.TWO, peak.OURS}
+        assert all(len(curve) == 4 for curve in numbers["curve"].values())
+
+
+def test_full_and_two_pass_hold_every_layer(result):
+    for numbers in result["cases"].values():
+        assert numbers["curve"][peak.FULL] == [TOKEN * 150 * n for n in (1, 2, 3, 4)]
+        assert numbers["curve"][peak.TWO] == numbers["curve"][peak.FULL]
+        assert numbers["layer"] == TOKEN * 150
+
+
+def test_one_pass_keeps_the_same_tokens(result):
+    for numbers in result["cases"].values():
+        assert numbers["same_tokens"] is True
+        assert 0 < numbers["final"] < numbers["curve"][peak.FULL][-1]
+
+
+def test_a_budget_wrapped_for_two_passes_says_no_bounds():
+    method = foveate.method("aircache", keep=0.25)
+    wrapped = peak.TwoPass(method.budget)
+    assert wrapped.keep == 0.25 and not hasattr(wrapped, "bounds")
+
+
+def test_height_over_final_size_and_one_layer():
+    numbers = {"curve": {peak.OURS: [10, 25, 20]}, "layer": 10, "final": 10}
+    assert peak.over(numbers, peak.OURS) == 0.5
+
+
+def test_table_and_chart_show_every_preset(result):
+    table = SUBJECT.table(result)
+    assert [row[:2] for row in table["rows"]] == [
+        [name, variant] for name in ("aircache", "snapkv") for variant in (peak.TWO, peak.OURS)
+    ]
+    assert all(len(row) == len(table["columns"]) for row in table["rows"])
+    assert [panel.title for panel in SUBJECT.chart(result).panels] == ["aircache", "snapkv"]
+    assert len(SUBJECT.goals(result)) == 2
+
+
+def test_hooks_go_when_the_prefill_fails():
+    prompted = build(SIZE, 1, "cpu", torch.float32)
+    with pytest.raises(RuntimeError), peak.noted(prompted, prompted.native_cache(), []):
+        raise RuntimeError
+    assert not any(layer._forward_hooks for layer in prompted.layers)
+
+
+def test_unknown_presets_are_refused():
+    with pytest.raises(MethodError, match="snapkv"):
+        SUBJECT.setting(presets=("snapvk",))
