@@ -18,6 +18,7 @@ from foveate.hf.attention import attention_seam
 from foveate.hf.generate import Owner, cache_of, replace_generate
 from foveate.hf.parallel import head_group
 from foveate.hf.rotation import rotation
+from foveate.hf.static import Steps
 from foveate.hf.support import check_model, unwrap
 from foveate.types import TokenKinds
 
@@ -38,6 +39,7 @@ class Attachment:
         self.model_name = type(model).__name__
         self.rotation = rotation(model, self.text_config)
         self.group = head_group(model)
+        self.steps = Steps(model)
         self.session: Owner | None = None
         self._uses = 0
         self._take_off: list[Callable[[], None]] = []
@@ -129,10 +131,12 @@ def _before(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         rest = bound.pop("kwargs", {})
         kwargs = {**bound, **rest}
         args = ()
+    cache = cache_of(kwargs)
+    if cache is not None and cache.stepping:  # whoever makes compiled steps prepares them
+        return None
     attachment = _attachments.get(model)
     if attachment is None:
         return None
-    cache = cache_of(kwargs)
     fresh = "past_key_values" not in kwargs or kwargs["past_key_values"] is None
     if fresh and attachment.session is not None and _caches(model, attachment.text_config, kwargs):
         cache = kwargs["past_key_values"] = attachment.session.new_cache()
@@ -168,6 +172,8 @@ def _caches(model: nn.Module, text_config: Any, kwargs: dict[str, Any]) -> bool:
 def _after(model: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
     """Close the seam, and let the cache compress; `output` is None where the pass raised."""
     cache = cache_of(kwargs)
+    if cache is not None and cache.stepping:
+        return
     if cache is None:
         cache = cache_of({"past_key_values": getattr(output, "past_key_values", None)})
     if cache is None or cache.open is None:

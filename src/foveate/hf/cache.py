@@ -19,6 +19,7 @@ from foveate.hf.generate import Owner
 from foveate.hf.layer import CompressedLayer, row_numbers
 from foveate.hf.measure import layer_report
 from foveate.hf.packing import finish
+from foveate.hf.static import can_step
 from foveate.hf.storage import Form
 from foveate.hf.support import (
     check_fitted,
@@ -50,6 +51,8 @@ class CompressedCache(Cache):
         check_method(method)
         form = Form(storage, quantized)
         form.check(method)
+        self.form = form
+        self.is_offered = False  # `generate` asks whether to compile
         if visual_mask is not None and visual_mask.ndim != 2:
             raise InputError(
                 f"visual_mask has shape {tuple(visual_mask.shape)}; give [B, T], padding included"
@@ -99,9 +102,25 @@ class CompressedCache(Cache):
         """Return the logical length."""
         return max(layer.store.seen for layer in self.compressed_layers)
 
-    def expect(self, length: int | None) -> None:
-        """State at which logical length the prompt is complete, for prompts that come in chunks."""
+    @property
+    def is_static(self) -> bool:
+        """Return whether storage has room behind what is stored, as compiled steps need."""
+        return self.form.storage == "static"
+
+    @property
+    def stepping(self) -> bool:
+        """Return whether a compiled step runs, which is prepared and counted outside of it."""
+        return self.turn.stepping
+
+    @property
+    def is_compileable(self) -> bool:
+        """Return what `generate` is told when it asks whether to compile its steps."""
+        return self.is_offered and can_step(self)
+
+    def expect(self, length: int | None, tokens: int | None = None) -> None:
+        """State at which length the prompt is complete, and how many tokens may follow."""
         self.turn.expected = length
+        self.form.clock.expect(tokens)
 
     def check_usable(self) -> None:
         """Raise `CacheError` if a pass failed half-way and left the layers different."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,6 +24,8 @@ class SeamCache(Protocol):
 
     lease: Lease
     open: ExitStack | None
+    is_static: bool  # steps may be compiled
+    stepping: bool  # a compiled step runs
     recorder: Owner | None  # takes the report of a bare forward pass in a context
     seen: int
     grids: Mapping[str, Any]  # what a `generate` call says of its images' patches
@@ -31,8 +33,8 @@ class SeamCache(Protocol):
     def check_usable(self) -> None:
         """Raise if a pass failed half-way."""
 
-    def expect(self, length: int | None) -> None:
-        """State at which length the prompt is complete."""
+    def expect(self, length: int | None, tokens: int | None = None) -> None:
+        """State at which length the prompt is complete, and how many tokens may follow."""
 
     def begin(self, kwargs: dict[str, Any], tokens: int) -> None:
         """Prepare for a forward pass."""
@@ -136,10 +138,12 @@ def _generate(
         assert session is not None
         cache = kwargs["past_key_values"] = session.new_cache()
     cache.check_usable()
-    cache.expect(_prompt_length(args, kwargs, cache.seen))
+    length = _prompt_length(args, kwargs, cache.seen)
+    cache.expect(length, _new_tokens(model, args, kwargs, length))
     cache.grids = {name: kwargs[name] for name in GRIDS if kwargs.get(name) is not None}
     try:
-        output = call(*args, **kwargs)
+        with attachment.steps.open() if cache.is_static else nullcontext():
+            output = call(*args, **kwargs)
     except OutsidePass as error:
         if _option(model, args, kwargs, "prefill_chunk_size") is not None:
             raise UnsupportedModel(
@@ -212,3 +216,14 @@ def _prompt_length(args: tuple[Any, ...], kwargs: dict[str, Any], seen: int) -> 
     if not isinstance(given, Tensor):
         return None
     return int(given.shape[1]) if given.shape[1] > seen else seen + int(given.shape[1])
+
+
+def _new_tokens(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], prompt: int | None
+) -> int | None:
+    """Return how many tokens a `generate` call may add; None where it does not say."""
+    tokens = _option(model, args, kwargs, "max_new_tokens")
+    if tokens is None and prompt is not None:
+        total = _option(model, args, kwargs, "max_length")
+        tokens = None if total is None else total - prompt
+    return None if tokens is None else max(int(tokens), 0)

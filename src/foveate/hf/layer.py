@@ -12,10 +12,12 @@ from transformers.cache_utils import DynamicLayer
 from foveate.cache.dense import Dense
 from foveate.cache.ragged import Ragged
 from foveate.cache.segments import Segments
+from foveate.cache.static import Static
 from foveate.cache.store import Store
 from foveate.errors import CacheError, OutsidePass
 from foveate.hf.attention import EAGER, Tag, per_query_head, slot_mask, tag
 from foveate.hf.ragged import RaggedView
+from foveate.hf.static import Step
 from foveate.hf.storage import Form
 from foveate.hf.turn import Turn
 from foveate.types import LayerKV
@@ -105,6 +107,10 @@ class CompressedLayer(DynamicLayer):
             )
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
+        if self.turn.stepping:
+            assert isinstance(self.store, Static)
+            keys, values = self.store.write(key_states, value_states)
+            return tag(keys, Step(self.store)), values
         keys, values = self.store.append(key_states, value_states)
         self.peak = max(self.peak, self.store.nbytes)
         return tag(keys, self.view()), values
@@ -152,10 +158,14 @@ class CompressedLayer(DynamicLayer):
 
     def get_seq_length(self, *args: Any) -> int:
         """Return the logical length."""
+        if self.turn.stepping and isinstance(self.store, Static):
+            return self.store.position()  # type: ignore[return-value]
         return self.store.seen
 
     def get_mask_sizes(self, query_length: Any) -> tuple[int, int]:
         """Return the logical length behind the query, offset 0; older releases pass positions."""
+        if self.turn.stepping and isinstance(self.store, Static):
+            return self.store.size, 0
         tokens = query_length if isinstance(query_length, int) else query_length.shape[0]
         return self.store.seen + tokens, 0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from foveate.cache.dense import Dense
 from foveate.cache.quantized import Quantized
 from foveate.cache.ragged import Ragged
 from foveate.cache.segments import Segments
+from foveate.cache.static import Clock, Static
 from foveate.cache.store import Store
 from foveate.errors import InputError, MethodError
 from foveate.hf.quantized import check_quantized, codec
@@ -20,7 +21,7 @@ from foveate.types import LayerKV, Observation
 
 __all__ = ["STORAGES", "Form"]
 
-STORAGES = ("dense", "ragged", "auto")
+STORAGES = ("dense", "ragged", "auto", "static")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Form:
 
     storage: str = "dense"
     quantized: str | None = None
+    clock: Clock = field(default_factory=Clock, compare=False)  # of static storage
 
     def __post_init__(self) -> None:
         if self.storage not in STORAGES:
@@ -40,9 +42,19 @@ class Form:
                 f"storage='ragged' and quantized={self.quantized!r} came together, but attention "
                 "over ragged storage reads keys and values as they are; leave one of them out"
             )
+        if self.storage == "static" and self.quantized is not None:
+            raise InputError(
+                f"storage='static' and quantized={self.quantized!r} came together, but a compiled "
+                "step reads keys and values as they are; leave one of them out"
+            )
 
     def check(self, method: Method) -> None:
         """Raise `MethodError` for a method that this form cannot serve."""
+        if self.storage == "static" and method.when.follow is not None:
+            raise MethodError(
+                "eviction while decoding and storage='static' came together, but a compiled step "
+                "cannot take slots away; use storage='dense', or every=0"
+            )
         if self.quantized is not None and method.when.follow is not None:
             raise MethodError(
                 "eviction while decoding and quantized storage came together, but what stays would "
@@ -51,7 +63,7 @@ class Form:
 
     def empty(self) -> Store:
         """Return the storage of a layer that has seen nothing."""
-        return Dense()
+        return Static(self.clock) if self.storage == "static" else Dense()
 
     def reduced(
         self, store: Store, reduce: Reduce, observation: Observation, scores: Tensor, keep: Tensor
@@ -93,6 +105,8 @@ class Form:
 
     def settled(self, store: Store) -> Store:
         """Return the storage in which a layer goes on to decode, all its prompt being packed."""
+        if isinstance(store, Static):
+            store.reserve(self.clock.ahead)
         if self.quantized is None or store.device is None:
             return store
         assert isinstance(store, Dense)

@@ -35,6 +35,7 @@ class Turn:
     layers: int | None = None  # of the model
     group: HeadGroup | None = None  # where the model's other heads are
     running: bool = False
+    stepping: bool = False  # a compiled step runs: the host counts outside of it
     prompt: bool = False
     clean: bool = True  # no stored slot is padding, and the caller's mask speaks of padding only
     plain_mask: bool = True
