@@ -16,12 +16,12 @@ __all__ = ["Layout", "ragged_attention"]
 @wraps(split.ragged_attention)
 def ragged_attention(queries: Tensor, *others: Any, **options: Any) -> Tensor:  # noqa: D103
     on_gpu = queries.is_cuda and queries.dtype != torch.float64
-    kernel = (fused() if on_gpu else None) or split.ragged_attention
+    kernel = (in_triton() if on_gpu else None) or split.ragged_attention
     return kernel(queries, *others, **options)
 
 
 @cache
-def fused() -> Callable[..., Tensor] | None:
+def in_triton() -> Callable[..., Tensor] | None:
     """Return the kernel in Triton, or None where there is no Triton."""
     try:
         from foveate.kernels.ragged_attention.fused import ragged_attention

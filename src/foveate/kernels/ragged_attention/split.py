@@ -17,7 +17,7 @@ from foveate.types import Float, Int
 __all__ = ["ragged_attention"]
 
 Mix = Callable[[Tensor], Tensor]
-FEW_LOGITS = 4000  # per segment: up to here a sparse product beats one product per segment
+FEW_LOGITS = 3000  # per segment: up to here a sparse product beats one product per segment
 
 
 @torch.no_grad()
