@@ -10,6 +10,7 @@ from torch import Tensor
 
 from foveate.budget.bound import above, bounded
 from foveate.budget.mixed import Basin, mixed, powers, slopes
+from foveate.budget.once import once
 from foveate.budget.total import MOST, Supply, head_equal, spread, supply
 from foveate.errors import MethodError
 from foveate.kernels.allocate import round_to
@@ -78,9 +79,10 @@ class LayerShares:
 
         Of one statistic the known weights keep their ratios, and every layer more lowers the level.
         Sums over all layers are not known yet, nor what is subtracted from all: weights are then an
-        unknown mixture of two known rays, of which the highest share is taken. Of more rays, and of
-        two statistics with "softmax_z", what each would give alone is added up. With "clip_only"
-        shares of the known sums are bounds of shares of the whole ones.
+        unknown mixture of two known rays, of which the highest share is taken; so are those of two
+        statistics that are divided by their sums. Of other statistics what each would give alone
+        is added up, as a part of the weights fills no more than it would without the others. With
+        "clip_only" shares of the known sums are bounds of shares of the whole ones.
         """
 
         def known(tokens: Supply) -> Int[Tensor, "B m"]:
@@ -100,12 +102,14 @@ class LayerShares:
     ) -> Float[Tensor, "B m"]:
         """Return bounds of the real numbers that are rounded at the end."""
         if self.overflow == "clip_only":
-            parts = [largest(x, self.norm, self.negative, layers) for x in values]
-            return basin.clip(torch.stack(parts).mean(0) * basin.total[:, None])
+            most = [largest(x, self.norm, self.negative, layers) for x in values]
+            return basin.clip(torch.stack(most).mean(0) * basin.total[:, None])
         if self.norm == "softmax_z":
             return basin.clip(torch.stack([powers(x, basin, layers) for x in values]).sum(0))
-        found = [ray for x in values for ray in rays(x, self.norm, self.negative)]
-        return mixed(found, basin, whole=len(values) == len(found) == 2)
+        found = [rays(x, self.norm, self.negative) for x in values]
+        if len(found) == 2 and len(found[0]) == 1:
+            return mixed([*found[0], *found[1]], basin, whole=True)
+        return basin.clip(torch.stack([mixed(x, basin) for x in found]).sum(0))
 
     def weights(self, statistics: Sequence[Float[Tensor, "B N"]]) -> Float[Tensor, "B N"]:
         """Return the share of every layer; the shares of a row sum to 1."""
@@ -131,14 +135,19 @@ class LayerShares:
 
 def statistic(rankings: Sequence[Ranking], name: str) -> Float[Tensor, "B N"]:
     """Return one statistic of all layers, in host memory and double precision."""
-    for ranking in rankings:
-        if name not in ranking.stats:
-            has = ", ".join(map(repr, ranking.stats)) or "none"
-            raise MethodError(
-                f"the budget needs the statistic {name!r}, but the score gives {has}; "
-                "wrap the score in Described(...), or choose another budget"
-            )
-    return torch.stack([ranking.stats[name].cpu().double() for ranking in rankings], -1)
+    return torch.stack([noted(ranking, name) for ranking in rankings], -1)
+
+
+@once
+def noted(ranking: Ranking, name: str) -> Float[Tensor, " B"]:
+    """Return one statistic of one layer, in host memory and double precision."""
+    if name not in ranking.stats:
+        has = ", ".join(map(repr, ranking.stats)) or "none"
+        raise MethodError(
+            f"the budget needs the statistic {name!r}, but the score gives {has}; "
+            "wrap the score in Described(...), or choose another budget"
+        )
+    return ranking.stats[name].cpu().double()
 
 
 def share(values: Float[Tensor, "B N"], norm: str, negative: str) -> Float[Tensor, "B N"]:
@@ -154,6 +163,11 @@ def share(values: Float[Tensor, "B N"], norm: str, negative: str) -> Float[Tenso
     if norm == "minmax":
         # The division by the range cancels in the division by the sum.
         values = (values - values.amin(-1, keepdim=True)).masked_fill(flat, 0)
+    return parts(values)
+
+
+def parts(values: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
+    """Return numbers of at least 0 as parts of their sum; equal parts where all are zero."""
     total = values.sum(-1, keepdim=True)
     return torch.where(total > 0, values / total.masked_fill(total == 0, 1), 1 / values.shape[-1])
 
@@ -171,7 +185,7 @@ def rays(values: Float[Tensor, "B m"], norm: str, negative: str) -> list[Float[T
     else:
         least = lowest.clamp(max=0) if norm == "sum" else lowest
         found = [values - least, torch.ones_like(values)]
-    return [share(ray, "sum", "clamp0") for ray in found]
+    return [parts(ray) for ray in found]
 
 
 def largest(

@@ -20,9 +20,9 @@ from foveate.types import Float, Int
 __all__ = ["Basin", "filled", "level", "mixed", "powers"]
 
 HUGE = 1e300  # a level above every wall; times 0 it is still 0
-RATIO, FINEST = 1.1, 1e-4  # between neighbouring mixtures; of the smallest part in one
+FINE, COARSE = 1.2, 2.0  # from one mixture to the next: where both parts count, and where one does
+SMALL, SMALLEST = 0.1, 1e-3  # parts in a mixture
 STEEPS = 64  # intervals of the unknown slope of an exponential
-ROUNDS = 3  # of fixing what is below its floor
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,16 +59,11 @@ def mixed(
 ) -> Float[Tensor, "B m"]:
     """Return upper bounds of the shares of the known layers, whatever the rays' parts are.
 
-    Rays sum to 1 over the known layers. `whole`: there are two, they are means of shares that sum
-    to 1 over all layers, and what the known ones lack the later ones have.
-
-    One ray: `filled`. Two: the maximum over their ratio. More: each ray's part of the water is at
-    most what it would hold alone, so that the sum of `filled` is a bound.
+    There are one or two rays, which sum to 1 over the known layers. `whole`: weights are the mean
+    of two shares, each of which sums to 1 over all layers: the later ones have what these lack.
     """
     if len(rays) == 1:
         return filled(rays[0], basin)
-    if len(rays) > 2:
-        return basin.clip(torch.stack([filled(ray, basin) for ray in rays]).sum(0))
     x, y = rays
     both = torch.stack([torch.stack([x, y], 1), torch.stack([y, x], 1)])  # [2, B, 2, m]
     shares = pair(both[:, :, 0], both[:, :, 1], basin, whole).amax(0)
@@ -84,22 +79,25 @@ def pair(
 ) -> Float[Tensor, "2 B m"]:
     """Return upper bounds for weights `t x + y`, t from 0 to 1.
 
-    In an interval from a to b, `level(t) t` is highest at b; `level(t)` is at most that of the
-    weights at a with the later layers' weight at b.
+    The later layers are at their minimum, or share the level, or one of them is at its cap. With t
+    the level falls where they are at a wall, and rises where they share it, as they lose what the
+    others gain; `t * level` rises. In an interval each is taken at its higher end.
     """
     t = ratios()
     weights = t[:, None] * x[..., None, :] + y[..., None, :]  # [2, B, K, m]
-    later = (1 - t) if whole else torch.zeros_like(t)
-    follow = torch.cat([later[1:], later[-1:]])
     least = basin.later * basin.floor
-    most = torch.maximum(basin.cap, least)
-    # The later layers are at their minimum, share the level, or one of them is at its cap.
-    room = torch.stack([basin.total - least, basin.total, basin.total, basin.total - most], -1)
-    extra = torch.stack([torch.zeros_like(t), later, follow, torch.zeros_like(t)], -1)  # [K, 4]
-    found = level(weights, room[:, None], basin.cap, basin.floor, extra)
-    low, own, after, high = found.unbind(-1)
-    at = torch.minimum(low, torch.maximum(own, high))[..., 1:]
-    over = torch.minimum(low, torch.maximum(after, high))[..., :-1]
+    room, extra = [basin.total - least], [torch.zeros_like(t)]
+    if whole:
+        room += [basin.total, basin.total - torch.maximum(basin.cap, least)]
+        extra += [1 - t, extra[0]]
+    found = level(
+        weights, torch.stack(room, -1)[:, None], basin.cap, basin.floor, torch.stack(extra, -1)
+    )
+    at, over = found[..., 1:, 0], found[..., :-1, 0]
+    if whole:
+        shared, walled = found[..., 1:, 1], found[..., 2]
+        at = at.minimum(shared.maximum(walled[..., 1:]))
+        over = over.minimum(shared.maximum(walled[..., :-1]))
     shares = (t[1:] * at)[..., None] * x[..., None, :] + over[..., None] * y[..., None, :]
     return shares.amax(-2)
 
@@ -107,9 +105,9 @@ def pair(
 @cache
 def ratios() -> Float[Tensor, " K"]:
     """Return the ends of the intervals of t, from 0 to 1."""
-    steps = [FINEST]
+    steps = [SMALLEST]
     while steps[-1] < 1:
-        steps.append(min(steps[-1] * RATIO, 1.0))
+        steps.append(min(steps[-1] * (FINE if steps[-1] > SMALL else COARSE), 1.0))
     return torch.tensor([0.0, *steps], dtype=torch.float64)
 
 
@@ -123,7 +121,7 @@ def level(
     """Return the levels at which `clip(level * weights, floor, cap)` sums to `room`, or a bit more.
 
     `level * extra` is part of the sum. Without floors the weights at their cap are found in closed
-    form; then what is below its floor is fixed there, which can only lower the level, a few times.
+    form; then what is below its floor is fixed there, which can only lower the level.
     """
     m = weights.shape[-1]
     cap, floor, room = (x.double() for x in (cap[:, None, None], floor[:, None, None], room))
@@ -133,7 +131,7 @@ def level(
     place = torch.arange(m)
     low = torch.zeros_like(room)  # how many are on the floor
     found = torch.full_like(room, HUGE)
-    for _ in range(ROUNDS if bool((floor > 0).any()) else 1):
+    for _ in range(m + 1):
         left = room - low * floor
         bottom = extra - tail.gather(-1, (m - low).long().expand(*tail.shape[:-1], -1))
         # The weight at place c is at its cap if there is more than all it would take to be there.
@@ -143,8 +141,11 @@ def level(
         capped = full.sum(-1)
         slope = tail.gather(-1, capped) + bottom
         rest = (left - capped * cap).clamp(min=0)
-        found = torch.where(slope > 0, rest / slope.clamp(min=1 / HUGE), HUGE).clamp(max=HUGE)
-        low = (line[..., None, :] * found[..., None] < floor[..., None]).sum(-1)
+        found = torch.where(slope > 0, rest / slope.clamp(min=1 / HUGE), HUGE).minimum(found)
+        below = (line[..., None, :] * found[..., None] < floor[..., None]).sum(-1)
+        if bool((below == low).all()):
+            break
+        low = below
     return found
 
 
