@@ -66,6 +66,17 @@ class Budget(Protocol):
 
 
 @runtime_checkable
+class Bounded(Protocol):
+    """A budget that knows upper bounds of its counts before all layers are ranked."""
+
+    def bounds(self, rankings: Sequence[Ranking], layers: int) -> Int[Tensor, "m B H"] | None:
+        """Return what the first m = len(rankings) of `layers` layers can keep at most.
+
+        Whatever the other layers will say, the counts are no higher; None: no bound is known.
+        """
+
+
+@runtime_checkable
 class Fitted(Protocol):
     """A score or budget that may hold numbers measured on one model."""
 
