@@ -8,11 +8,11 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from foveate.budget.total import Supply, head_equal, supply
-from foveate.method import Budget, everything
+from foveate.budget.total import Supply, supply
+from foveate.method import Bounded, Budget, everything
 from foveate.types import Float, Int, Ranking
 
-__all__ = ["Given", "above", "all_layers", "bounded", "given_bounds", "holds_all"]
+__all__ = ["Given", "above", "all_layers", "bounded", "given_bounds", "inner_bounds"]
 
 ROUNDING = 1e-6  # of a token: two ways to the same real number agree to this
 
@@ -29,19 +29,24 @@ def bounded(
     budget: Budget,
     rankings: Sequence[Ranking],
     layers: int,
-    known: Callable[[Supply], Int[Tensor, "B m"]],
+    known: Callable[[Supply], Int[Tensor, "B m *H"] | None],
 ) -> Int[Tensor, "m B H"] | None:
-    """Return the bounds `known` for the supply of all layers, alike for all heads.
+    """Return the bounds `known` [B, m] or [B, m, H] tells of the supply of all layers.
 
-    A budget of everything keeps everything; the last layer makes bounds the counts themselves; and
-    nothing is known where layers differ in their tokens.
+    They are in host memory. A budget of everything keeps everything; the last layer makes bounds
+    the counts themselves; and nothing is known where layers differ in their tokens.
     """
-    if holds_all(budget):
-        return torch.stack([everything(ranking) for ranking in rankings])
+    if isinstance(budget.keep, float) and budget.keep >= 1.0:
+        return torch.stack([everything(ranking) for ranking in rankings]).cpu()
     if len(rankings) >= layers:
-        return budget(rankings)
+        return budget(rankings).cpu()
     tokens = all_layers(rankings, layers)
-    return None if tokens is None else head_equal(known(tokens), rankings)
+    counts = None if tokens is None else known(tokens)
+    if counts is None:
+        return None
+    if counts.ndim == 2:
+        counts = counts[..., None].expand(-1, -1, rankings[0].scores.shape[1])
+    return counts.transpose(0, 1)
 
 
 def given_bounds(
@@ -51,9 +56,11 @@ def given_bounds(
     return bounded(budget, rankings, layers, lambda all: budget.given(all)[:, : len(rankings)])
 
 
-def holds_all(budget: Budget) -> bool:
-    """Return whether the budget is everything there is."""
-    return isinstance(budget.keep, float) and budget.keep >= 1.0
+def inner_bounds(
+    budget: Budget, rankings: Sequence[Ranking], layers: int
+) -> Int[Tensor, "m B H"] | None:
+    """Return the bounds of a budget inside another one."""
+    return budget.bounds(rankings, layers) if isinstance(budget, Bounded) else None
 
 
 def all_layers(rankings: Sequence[Ranking], layers: int) -> Supply | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from foveate.budget.bound import inner_bounds
 from foveate.method import Budget, everything
 from foveate.option import Count, check_count
 from foveate.types import Int, Ranking
@@ -40,3 +41,17 @@ class Dense:
             for ranking in rankings
         ]
         return torch.stack([part.to(device) for part in parts])
+
+    def bounds(self, rankings: Sequence[Ranking], layers: int) -> Int[Tensor, "m B H"] | None:
+        """Return everything for the first layers, and the bounds of the budget for the others.
+
+        Layers come in the order of their numbers: behind one of the others none of the first does.
+        """
+        most = torch.stack([everything(ranking) for ranking in rankings]).cpu()
+        first = sum(ranking.layer < self.layers for ranking in rankings)
+        if any(ranking.layer < self.layers for ranking in rankings[first:]):
+            return None
+        if first == len(rankings):
+            return most
+        others = inner_bounds(self.budget, rankings[first:], layers - first)
+        return None if others is None else torch.cat([most[:first], others])

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from foveate.budget.bound import Given, above, inner_bounds
+from foveate.budget.once import once
 from foveate.budget.total import supply
 from foveate.group import all_heads, own_heads
 from foveate.kernels.allocate import round_to
@@ -47,36 +49,60 @@ class PooledHeads:
     def __call__(self, rankings: Sequence[Ranking]) -> Int[Tensor, "N B H"]:
         """Return the counts of kept candidates."""
         counts = self.layers(rankings)
-        tokens = supply(rankings)
-        even = counts[..., 0].cpu()
+        return self.shared(rankings, counts[..., 0].cpu()).to(counts.device)
+
+    def bounds(self, rankings: Sequence[Ranking], layers: int) -> Int[Tensor, "m B H"] | None:
+        """Return the counts for the bounds of the layers, as a layer's best only grow with them.
+
+        The counts themselves, if layers have known budgets. Otherwise every head's share is rounded
+        up; with `normalize`, which weighs heads anew for every budget, all may be of one head.
+        """
+        even = inner_bounds(self.layers, rankings, layers)
+        if even is None:
+            return None
+        return self.shared(rankings, even[..., 0], most=not isinstance(self.layers, Given))
+
+    def shared(
+        self, rankings: Sequence[Ranking], even: Int[Tensor, "N B"], most: bool = False
+    ) -> Int[Tensor, "N B H"]:
+        """Return the counts of layers that have `even` tokens per head, or upper bounds of them."""
+        tokens, group = supply(rankings), rankings[0].group
         base = (even - tokens.pinned.t()).clamp(min=0)
-        shares = [
-            self.heads(pool(ranking, b, self.normalize), b, tokens.going[:, layer])
-            for layer, (ranking, b) in enumerate(zip(rankings, base, strict=True))
-        ]
-        shared = torch.stack(shares) + (even - base)[..., None]
-        return own_heads(shared, rankings[0].group).to(counts.device)
+        counts = []
+        for ranking, b, there in zip(rankings, base, tokens.going.unbind(-1), strict=True):
+            found = pool(ranking, tuple(b.tolist()), self.normalize)
+            if most and self.normalize:
+                found = (b * found.shape[-1]).minimum(there)[:, None].expand_as(found)
+            counts.append(self.heads(found, b, there, most))
+        return own_heads(torch.stack(counts) + (even - base)[..., None], group)
 
     def heads(
-        self, found: Int[Tensor, "B H"], base: Int[Tensor, " B"], there: Int[Tensor, " B"]
+        self,
+        found: Int[Tensor, "B H"],
+        base: Int[Tensor, " B"],
+        there: Int[Tensor, " B"],
+        most: bool = False,
     ) -> Int[Tensor, "B H"]:
-        """Return how many tokens every head keeps of what may go."""
+        """Return how many tokens every head keeps of what may go, or an upper bound."""
         H = found.shape[-1]
         part, cap = found.double() * (1 - self.alpha), there[:, None].expand_as(found)
         if self.rounding == "official":
             floor = (self.alpha * base.double()).floor()[:, None]
             return (part + floor).round().long().minimum(cap)
         shares = part + self.alpha * base.double()[:, None]
+        if most:
+            return above(shares, cap)
         return round_to(shares, H * base, cap, torch.zeros_like(cap))
 
 
-def pool(ranking: Ranking, base: Int[Tensor, " B"], normalize: bool) -> Int[Tensor, "B H"]:
-    """Return how many of the best `H * base` tokens of all heads each head has, in host memory."""
+@once
+def pool(ranking: Ranking, given: tuple[int, ...], normalize: bool) -> Int[Tensor, "B H"]:
+    """Return how many of a row's best `H * given` tokens each head has, in host memory."""
     mass = ranking.scores if ranking.mass is None else ranking.mass
     may_go, mass = ranking.candidates, all_heads(mass, ranking.group)
     may_go = all_heads(may_go, ranking.group) if may_go.ndim == 3 else may_go[:, None]
     may_go = may_go.expand_as(mass)
-    base = base.to(mass.device)
+    base = torch.tensor(given, device=mass.device)
     H, T = mass.shape[1:]
     if normalize:
         mass = mass * held(mass, may_go, base)[..., None]

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from foveate.budget.total import head_equal, supply
+from foveate.budget.bound import bounded
+from foveate.budget.once import once
+from foveate.budget.total import Supply, head_equal, supply
 from foveate.group import all_heads
 from foveate.option import Keep, plain_keep
 from foveate.order import inverse
@@ -42,7 +44,25 @@ class Level:
         counts = sizes(held, tokens.going, tokens.base(self.keep))
         return head_equal(tokens.with_pinned(self.keep, counts), rankings)
 
+    def bounds(self, rankings: Sequence[Ranking], layers: int) -> Int[Tensor, "m B H"] | None:
+        """Return what the known layers keep if no other takes any, and one token more.
 
+        In line by the share that a token completes, what is kept of the known layers lies among the
+        first tokens, as many as there is budget, but for the last of each layer, which reaches the
+        level; and a layer more only takes places in that line.
+        """
+
+        def known(tokens: Supply) -> Int[Tensor, "B m"]:
+            total = tokens.base(self.keep)
+            held = torch.stack([cumulated(ranking) for ranking in rankings], 1)
+            counts = (among_first(held, total) + 1).minimum(total[:, None])
+            counts = counts.minimum(tokens.going[:, : len(rankings)])
+            return tokens.with_pinned(self.keep, counts)
+
+        return bounded(self, rankings, layers, known)
+
+
+@once
 def cumulated(ranking: Ranking) -> Float[Tensor, "B T"]:
     """Return the share that the best 1, 2, ... candidates hold, in host memory and double."""
     mass = ranking.scores if ranking.mass is None else ranking.mass
@@ -58,6 +78,20 @@ def cumulated(ranking: Ranking) -> Float[Tensor, "B T"]:
     equal = 1 / number.clamp(min=1).double()
     shares = torch.where(whole > 0, mass / whole.masked_fill(whole == 0, 1), equal)
     return shares.cumsum(-1).masked_fill(~there, BEYOND)
+
+
+def among_first(held: Float[Tensor, "B m T"], total: Int[Tensor, " B"]) -> Int[Tensor, "B m"]:
+    """Return how many of each layer's shares are among the `total` lowest, the earlier of two."""
+    places = total.clamp(max=held[0].numel()).tolist()
+    last = [
+        row.flatten().kthvalue(place).values if place else row.new_tensor(-1.0)
+        for row, place in zip(held, places, strict=True)
+    ]
+    wanted = torch.stack(last)[:, None, None].expand(*held.shape[:2], 1).contiguous()
+    lower = torch.searchsorted(held, wanted)[..., 0]
+    equal = torch.searchsorted(held, wanted, right=True)[..., 0] - lower
+    left = total - lower.sum(-1)
+    return lower + (left[:, None] - (equal.cumsum(-1) - equal)).clamp(min=0).minimum(equal)
 
 
 def sizes(

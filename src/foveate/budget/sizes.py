@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from foveate.budget.total import head_equal, spread, supply
+from foveate.budget.bound import bounded
+from foveate.budget.total import Supply, head_equal, spread, supply
 from foveate.calibration.tables import Table
 from foveate.errors import MethodError
 from foveate.option import Keep, plain_keep
@@ -51,7 +52,30 @@ class Sizes:
                 f"{min(layers)} to {max(layers)}, are compressed here; make the table for this "
                 "model with `foveate calibrate sizes`"
             )
-        tokens = supply(rankings)
-        weights = torch.tensor([self.shares[number] for number in layers], dtype=torch.float64)
-        counts = spread(self.keep, weights.expand(tokens.going.shape), tokens)
-        return head_equal(counts, rankings)
+        shares = [self.shares[number] for number in layers]
+        return head_equal(self.counts(shares, supply(rankings)), rankings)
+
+    def counts(self, shares: Sequence[float], tokens: Supply) -> Int[Tensor, "B N"]:
+        """Return the counts of layers with these shares."""
+        weights = torch.tensor(shares, dtype=torch.float64)
+        return spread(self.keep, weights.expand(tokens.going.shape), tokens)
+
+    def bounds(self, rankings: Sequence[Ranking], layers: int) -> Int[Tensor, "m B H"] | None:
+        """Return the counts, and one token more: the shares of the layers to come are known.
+
+        Those are all below 1 that did not come yet, and otherwise 1. Where layers with share 1 lie
+        is not known, and so to whom the last tokens go.
+        """
+        numbers = [ranking.layer for ranking in rankings]
+        rest = [x for i, x in enumerate(self.shares) if x < 1 and i not in numbers]
+        others = layers - len(numbers) - len(rest)
+        if others < 0 or max(numbers) >= len(self.shares):
+            return None
+        shares = [*(self.shares[number] for number in numbers), *rest, *[1.0] * others]
+
+        def known(tokens: Supply) -> Int[Tensor, "B m"]:
+            counts = self.counts(shares, tokens)
+            most = tokens.with_pinned(self.keep, tokens.going)
+            return torch.minimum(counts + 1, most)[:, : len(numbers)]
+
+        return bounded(self, rankings, layers, known)

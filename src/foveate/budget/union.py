@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from foveate.budget.bound import inner_bounds
+from foveate.budget.once import once
 from foveate.method import Budget
 from foveate.types import GOES_LAST, PINNED, Int, Ranking
 
@@ -31,9 +33,21 @@ class Union:
     def __call__(self, rankings: Sequence[Ranking]) -> Int[Tensor, "N B H"]:
         """Return the counts of kept candidates."""
         counts = self.budget(rankings)
-        least = [
-            ((ranking.tiers == GOES_LAST) | (ranking.tiers == PINNED)).sum(-1).to(counts.device)
-            for ranking in rankings
-        ]
-        floors = torch.stack([x if x.ndim == 2 else x[:, None] for x in least])
-        return torch.maximum(counts, floors)
+        return torch.maximum(counts, floors(rankings).to(counts.device))
+
+    def bounds(self, rankings: Sequence[Ranking], layers: int) -> Int[Tensor, "m B H"] | None:
+        """Return the bounds of the budget, or what a head keeps at least where that is more."""
+        counts = inner_bounds(self.budget, rankings, layers)
+        return None if counts is None else torch.maximum(counts, floors(rankings))
+
+
+def floors(rankings: Sequence[Ranking]) -> Int[Tensor, "N B h"]:
+    """Return how many tokens are pinned or go last, in host memory; h is 1 if heads agree."""
+    return torch.stack([lasting(ranking) for ranking in rankings])
+
+
+@once
+def lasting(ranking: Ranking) -> Int[Tensor, "B h"]:
+    """Return how many tokens of one layer are pinned or go last."""
+    least = ((ranking.tiers == GOES_LAST) | (ranking.tiers == PINNED)).sum(-1).cpu()
+    return least if least.ndim == 2 else least[:, None]
