@@ -20,6 +20,7 @@ collect_ignore = [
     "families",
     "gold.py",
     "histories.py",
+    "parallel_worker.py",
     "reference",
     "samples.py",
     "seam.py",

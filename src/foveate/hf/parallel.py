@@ -40,8 +40,16 @@ class MeshGroup:
 def head_group(model: nn.Module) -> HeadGroup | None:
     """Return the processes that share the model's heads, or None if all heads are here.
 
-    Raises `UnsupportedModel` where key-value heads do not divide into the processes.
+    Raises `UnsupportedModel` where key-value heads do not divide into the processes, and where some
+    layers are in other processes.
     """
+    mesh: Any = getattr(model, "_device_mesh", None)
+    dimensions = getattr(mesh, "mesh_dim_names", None) or ()
+    if "pp" in dimensions and mesh["pp"].size() > 1:
+        raise UnsupportedModel(
+            f"{type(model).__name__} has its layers in several processes (pipeline parallelism), "
+            "and budgets are shared by all layers; split it by heads (tensor parallelism) instead"
+        )
     size = getattr(model, "_tp_size", None) or 1
     if size == 1 or not splits_heads(getattr(model, "_tp_plan", None) or {}):
         return None
@@ -52,8 +60,7 @@ def head_group(model: nn.Module) -> HeadGroup | None:
             f"{type(model).__name__} has {kv_heads} key-value heads, and {size} processes share "
             f"them; start a number of processes that divides {kv_heads}"
         )
-    mesh: Any = model._device_mesh
-    mesh = mesh["tp"] if mesh.ndim > 1 else mesh
+    mesh = mesh["tp"] if "tp" in dimensions else mesh
     return MeshGroup(mesh.get_group(), mesh.get_local_rank(), size)
 
 
