@@ -19,7 +19,9 @@ collect_ignore = [
     "decoding.py",
     "families",
     "gold.py",
+    "ragged.py",
     "histories.py",
+    "kernels/hopper.py",
     "parallel_worker.py",
     "reference",
     "samples.py",
@@ -28,6 +30,12 @@ collect_ignore = [
 ]
 
 torch.set_num_threads(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have Triton interpret its kernels on the CPU, unless the tests for accelerators are run."""
+    if config.getoption("markexpr") != "gpu":
+        os.environ["TRITON_INTERPRET"] = "1"  # read when a kernel's module is imported
 
 
 @pytest.fixture(autouse=True)

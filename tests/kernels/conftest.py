@@ -1,0 +1,21 @@
+"""Kernels in Triton are interpreted on the CPU, and run where there is a GPU (`-m gpu`)."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Return where a kernel is to run."""
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("there is no GPU here")
+    return torch.device(request.param)
+
+
+@pytest.fixture
+def memory_is_poisoned():
+    """Have torch fill memory that it hands out with NaN, or the largest integer."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    yield
+    torch.use_deterministic_algorithms(False)
