@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from foveate.budget import Uniform
 from foveate.errors import InputError, MethodError
-from foveate.method import Method, apply, decide, plan, select
+from foveate.line import select
+from foveate.method import Method, apply, decide, plan
 from foveate.methods import aircache, random
 from foveate.reduce import Evict
 from foveate.schedule import AfterPrefill

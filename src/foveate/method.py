@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
 
 from foveate.errors import InputError
-from foveate.order import inverse
+from foveate.line import Line
 from foveate.types import (
     PAD,
-    PINNED,
     STAYS,
     Bool,
     Float,
@@ -25,8 +23,6 @@ from foveate.types import (
     Stored,
     TokenKinds,
 )
-
-LIFTED = 2  # between what goes last and what is pinned: chosen by a quota already
 
 
 @runtime_checkable
@@ -98,6 +94,15 @@ class Reduce(Protocol):
 
 
 @runtime_checkable
+class Evicting(Protocol):
+    """A reduce that may leave what is kept as it is, whatever the rest was."""
+
+    @property
+    def evicts(self) -> bool:
+        """Return whether it does, so that the rest may go before the choice is final."""
+
+
+@runtime_checkable
 class Follow(Protocol):
     """How the slots of a layer are ranked while decoding."""
 
@@ -156,48 +161,6 @@ class Method:
         return ranking if group is None else replace(ranking, group=group)
 
 
-def select(ranking: Ranking, counts: Int[Tensor, "B H"]) -> Bool[Tensor, "B H T"]:
-    """Return what is kept: all of tier 2, and the best `counts` of the rest.
-
-    Pinned tokens come first (the newest of them), then what a quota names, then tier 1, then tier
-    0. Equal scores are resolved towards the earlier position, or as `ranking.ties` says.
-    """
-    tiers = ranking.tiers if ranking.tiers.ndim == 3 else ranking.tiers[:, None]
-    order = tiers.masked_fill(tiers == STAYS, PAD)
-    if ranking.quota is not None:
-        left = (counts - (order == PINNED).sum(-1)).clamp(min=0)
-        named = (counts * ranking.quota.share + 1e-6).floor().long().minimum(left)[..., None]
-        going = order.masked_fill(order == PINNED, PAD)
-        first = (going >= 0) & (places(ranking.quota.scores, going, ranking.ties) < named)
-        order = torch.where(first, LIFTED, order)
-    # heads that rank alike are ranked once
-    scores = ranking.scores if ranking.scores.stride(1) else ranking.scores[:, :1]
-    best = (order >= 0) & (places(scores, order, ranking.ties) < counts[..., None])
-    return best | (tiers == STAYS)
-
-
-def places(
-    scores: Float[Tensor, "B h T"], order: Int[Tensor, "B x T"], ties: Int[Tensor, "B T"] | None
-) -> Int[Tensor, "B y T"]:
-    """Return the place of every position: by higher `order`, then score, then earlier position.
-
-    Positions with order -1 come last; pinned ones go by position, the newest first.
-    """
-    heads, T = max(scores.shape[1], order.shape[1]), scores.shape[-1]
-    position = torch.arange(T, device=scores.device)
-    scores = torch.where(order == PINNED, position.float(), scores)
-    scores = scores.masked_fill(order < 0, -torch.inf).expand(-1, heads, -1)
-    if ties is None:
-        line = scores.argsort(dim=-1, descending=True, stable=True)
-    else:
-        first = ties.argsort(dim=-1, stable=True)[:, None].expand_as(scores)
-        line = scores.gather(-1, first).argsort(dim=-1, descending=True, stable=True)
-        line = first.gather(-1, line)
-    by_order = order.expand_as(line).gather(-1, line)
-    line = line.gather(-1, by_order.argsort(dim=-1, descending=True, stable=True))
-    return inverse(line)
-
-
 def everything(ranking: Ranking) -> Int[Tensor, "B H"]:
     """Return how many tokens a budget could hold at most."""
     counted = ((ranking.tiers != PAD) & (ranking.tiers != STAYS)).sum(-1)
@@ -211,14 +174,17 @@ def pinned_count(ranking: Ranking) -> Int[Tensor, " B"]:
     return (pinned if pinned.ndim == 2 else pinned[:, 0]).sum(-1)
 
 
-def decide(method: Method, rankings: Sequence[Ranking]) -> Plan:
-    """Return the plan for layers that are ranked already."""
+def decide(
+    method: Method, rankings: Sequence[Ranking], lines: Sequence[Line] | None = None
+) -> Plan:
+    """Return the plan for layers that are ranked already, and perhaps in line."""
     whole = method.keeps_everything  # whatever a budget's rounding would make of that
     budget = [everything(x) for x in rankings] if whole else method.budget(rankings)
     counts = [
         count.to(ranking.scores.device) for ranking, count in zip(rankings, budget, strict=True)
     ]
-    keep = tuple(select(ranking, count) for ranking, count in zip(rankings, counts, strict=True))
+    lines = [Line(ranking) for ranking in rankings] if lines is None else lines
+    keep = tuple(line.best(count) for line, count in zip(lines, counts, strict=True))
     explain = tuple(
         {**ranking.stats, "pinned": pinned_count(ranking), "budget": count}
         for ranking, count in zip(rankings, counts, strict=True)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from foveate.group import HeadGroup
-from foveate.method import Method, select
+from foveate.line import select
+from foveate.method import Method
 from foveate.types import PAD, TEXT, Int, Ranking, Stored, TokenKinds
 
 if TYPE_CHECKING:

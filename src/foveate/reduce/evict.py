@@ -15,6 +15,11 @@ __all__ = ["Evict", "pack"]
 class Evict:
     """Kept keys and values stay as they are, the rest is dropped."""
 
+    @property
+    def evicts(self) -> bool:
+        """Return that nothing is read of what is dropped."""
+        return True
+
     def __call__(
         self,
         observation: Observation,

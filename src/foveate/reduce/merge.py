@@ -35,6 +35,11 @@ class Merge:
         check_share("share", self.share)
         check_choice("nearest", self.nearest, NEAREST)
 
+    @property
+    def evicts(self) -> bool:
+        """Return whether nothing is merged, so that nothing is read of what is dropped."""
+        return self.share == 0
+
     def __call__(
         self,
         observation: Observation,

@@ -11,7 +11,7 @@ from torch import Tensor
 from foveate.errors import MethodError
 from foveate.group import all_heads
 from foveate.kernels.column_stats import column_stats
-from foveate.method import places
+from foveate.line import places
 from foveate.option import Choice, Count, Share, check_choice, check_count, check_share
 from foveate.score.fluctuation import deviation
 from foveate.types import (
