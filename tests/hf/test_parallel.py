@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,8 @@ import torch
 import foveate
 import gold
 import parallel_worker
+from foveate.budget import PooledHeads, Uniform
+from foveate.hf.following import check_even
 from foveate.hf.parallel import MeshGroup, head_group, splits_heads
 from parallel_worker import MODELS, family_of, runs
 
@@ -156,6 +159,28 @@ def test_heads_that_do_not_divide_are_refused():
 def test_layers_that_are_elsewhere_are_refused():
     with pytest.raises(foveate.UnsupportedModel, match="pipeline"):
         head_group(split(4, pp=2, tp=1))
+
+
+class Twins:
+    """A process whose other brings the same, or what was given."""
+
+    rank, size = 0, 2
+
+    def __init__(self, other: torch.Tensor | None = None) -> None:
+        self.other = other
+
+    def gather(self, part: torch.Tensor, dim: int) -> torch.Tensor:
+        """Both parts."""
+        return torch.cat([part, part if self.other is None else self.other], dim)
+
+
+def test_heads_of_different_size_are_not_ranked_together():
+    mine, other = torch.full((1, 2), 5), torch.tensor([[[5, 4]]])
+    tova = foveate.tova(keep=0.4)
+    check_even(tova, [mine, mine], Twins())
+    with pytest.raises(foveate.MethodError, match="equally many"):
+        check_even(replace(tova, budget=PooledHeads(Uniform(0.4))), [mine], Twins(other))
+    check_even(foveate.h2o(keep=0.4, every=1), [mine], Twins(other))
 
 
 def test_a_group_is_not_copied():

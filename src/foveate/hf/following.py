@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from foveate.errors import MethodError
 from foveate.group import HeadGroup
 from foveate.line import select
 from foveate.method import Method
@@ -26,6 +27,7 @@ class Following:
 
     def __init__(self, method: Method, group: HeadGroup | None = None) -> None:
         self.method, self.group = method, group
+        self.even = False  # it is known that heads elsewhere may be ranked with ours
         self.first: Tensor | None = None  # [B], tokens of the first prompt
         self.later: list[tuple[int, Tensor]] = []  # where later prompts began, what is no pad [B,q]
         self.seen = self.looked = 0  # tokens before this pass, and at the last look
@@ -85,6 +87,9 @@ class Following:
         layers = [layer for layer in layers if layer.store.planned is not None]
         if not layers:
             return
+        if self.group is not None and not self.even:
+            check_even(self.method, [layer.store.planned for layer in layers], self.group)
+            self.even = True
         seen = layers[0].store.seen
         views = self.views(layers, later_text(kinds, seen))
         chosen = [self.choose(layer, views, scaling[layer.index]) for layer in layers]
@@ -186,6 +191,23 @@ class Following:
     def reset(self) -> None:
         """Forget everything."""
         self.__init__(self.method, self.group)  # type: ignore[misc]
+
+
+def check_even(method: Method, planned: Sequence[Tensor | None], group: HeadGroup) -> None:
+    """Raise `MethodError` for a rule about all heads together where they keep different numbers.
+
+    Their slots could not be told apart by what other processes send.
+    """
+    if getattr(method.when.follow, "heads", None) != "shared":
+        return
+    counts = [part for part in planned if part is not None]
+    every = group.gather(torch.stack([part.to(counts[0].device) for part in counts]), 2)
+    if not bool((every == every[..., :1]).all()):
+        raise MethodError(
+            "heads='shared' ranks what all heads store together, which several processes can do "
+            "only where heads keep equally many tokens; use heads='per_kv_head', or a budget that "
+            "is the same for all heads of a layer"
+        )
 
 
 def newest(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
