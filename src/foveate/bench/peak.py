@@ -148,7 +148,7 @@ def noted(prompted: Prompted, cache: Any, curve: list[int]) -> Iterator[None]:
 def held(cache: Any) -> int:
     """Return the bytes of keys and values that a cache holds now."""
     return sum(
-        layer.store.nbytes if isinstance(layer, CompressedLayer) else native_bytes(layer)
+        layer.nbytes if isinstance(layer, CompressedLayer) else native_bytes(layer)
         for layer in cache.layers
     )
 

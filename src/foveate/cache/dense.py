@@ -31,6 +31,7 @@ class Dense:
         self.planned: Tensor | None = None  # [B, H], what the first prompt kept
         self.start = 0
         self.seen = 0
+        self.released = 0  # slots that the tail lacks: others hold what may be kept of them
         self._asked: Tensor | None = None
         self._answer = True
 
@@ -42,7 +43,7 @@ class Dense:
     @property
     def prefix(self) -> int:
         """Return how many slots lie before the tail."""
-        return self.stored - (self.seen - self.start)
+        return self.stored - (self.seen - self.start - self.released)
 
     @property
     def compressed(self) -> bool:
@@ -91,11 +92,19 @@ class Dense:
             )
         return self.keys, self.values
 
+    def release(self, stop: int) -> None:
+        """Let go of the tail up to position `stop`; what is kept of it comes with `pack`."""
+        keys, values = self.slots()
+        P, gone = self.prefix, stop - self.start - self.released
+        self.keys = torch.cat([keys[:, :, :P], keys[:, :, P + gone :]], -2)
+        self.values = torch.cat([values[:, :, :P], values[:, :, P + gone :]], -2)
+        self.released += gone
+
     def pack(self, kept: LayerKV, stop: int) -> None:
         """Replace the tail up to position `stop` by what was kept of it, and free the rest."""
         assert self.keys is not None and self.values is not None
         B, P = len(self.keys), self.prefix
-        behind = P + stop - self.start
+        behind = P + stop - self.start - self.released
         positions = kept.packed_positions
         positions = torch.where(positions >= 0, positions + self.start, -1)
         if bool((positions == positions[:, :1]).all()):
@@ -108,7 +117,7 @@ class Dense:
         self.values = torch.cat(
             [self.values[:, :, :P], kept.packed_values, self.values[:, :, behind:]], -2
         )
-        self.positions, self.start = positions.contiguous(), stop
+        self.positions, self.start, self.released = positions.contiguous(), stop, 0
 
     def seal(self, stop: int) -> None:
         """Count the tail up to logical position `stop` as prefix, every token of it kept."""
@@ -183,8 +192,7 @@ class Dense:
         """Return the position of every slot, -1 where it is empty; h is 1 if heads agree."""
         if self.positions is None:
             return torch.arange(self.seen, device=self.device).expand(self.shape[0], 1, -1)
-        tail = torch.arange(self.start, self.seen, device=self.positions.device)
-        return torch.cat([self.positions, tail.expand(*self.positions.shape[:2], -1)], -1)
+        return with_tail(self.positions, self.start, self.seen)
 
     def empty(self) -> Bool[Tensor, "B h L"]:
         """Return which slots no token fills."""
@@ -232,7 +240,7 @@ class Dense:
         """Forget everything."""
         self.keys = self.values = self.positions = self.planned = None
         self.state = {}
-        self.start = self.seen = 0
+        self.start = self.seen = self.released = 0
 
     @property
     def nbytes(self) -> int:
@@ -270,6 +278,12 @@ def packed_state(
         name: part.expand(-1, heads, -1).gather(-1, order.clamp(min=0)).masked_fill(order < 0, 0)
         for name, part in state.items()
     }
+
+
+def with_tail(positions: Int[Tensor, "B h P"], start: int, seen: int) -> Int[Tensor, "B h L"]:
+    """Return the positions of a prefix and of the tail behind it."""
+    tail = torch.arange(start, seen, device=positions.device)
+    return torch.cat([positions, tail.expand(*positions.shape[:2], -1)], -1)
 
 
 def _cut(tensor: Tensor, slots: int) -> Tensor:

@@ -79,7 +79,7 @@ class Quantized(Dense):
         made = Quantized(codec)
         made.keys, made.values, made.positions = store.keys, store.values, store.positions
         made.state, made.planned = store.state, store.planned
-        made.start, made.seen = store.start, store.seen
+        made.start, made.seen, made.released = store.start, store.seen, store.released
         return made
 
     @property  # type: ignore[override]
@@ -150,6 +150,11 @@ class Quantized(Dense):
         with self._behind():
             super().append(keys, values)
         return self.slots()
+
+    def release(self, stop: int) -> None:
+        """Let go of the tail up to position `stop`; what is kept of it comes with `pack`."""
+        with self._behind():
+            super().release(stop)
 
     def pack(self, kept: LayerKV, stop: int) -> None:
         """Replace the tail up to position `stop` by what was kept of it, and free the rest."""

@@ -31,6 +31,7 @@ class Ragged:
         self.state: dict[str, Tensor] = {}  # each [B, H, l], l <= t
         self.planned: Tensor | None = None  # [B, H], what the first prompt kept
         self.base = self.start = self.seen = 0
+        self.released = 0  # slots that the tail lacks: others hold what may be kept of them
         self._origins = list(range(len(keys)))  # which row every row's prefix was packed as
 
     @staticmethod
@@ -51,7 +52,7 @@ class Ragged:
         made = Ragged(prefix, owned(keys[:, :, P:]), owned(values[:, :, P:]))
         made.state = {name: owned(part[..., P:]) for name, part in numbers.items()}
         made.planned, made.base, made.start = store.planned, store.start, store.start
-        made.seen = store.seen
+        made.seen, made.released = store.seen, store.released
         return made
 
     @property
@@ -105,6 +106,14 @@ class Ragged:
         part = slice(self.start - self.base, stop - self.base)
         return self.keys[:, :, part], self.values[:, :, part]
 
+    def release(self, stop: int) -> None:
+        """Let go of the tail up to position `stop`; what is kept of it comes with `pack`."""
+        first, gone = self.start - self.base, stop - self.start - self.released
+        keys, values = self.keys, self.values
+        self.keys = torch.cat([keys[:, :, :first], keys[:, :, first + gone :]], -2)
+        self.values = torch.cat([values[:, :, :first], values[:, :, first + gone :]], -2)
+        self.released += gone
+
     def pack(self, kept: LayerKV | Segments, stop: int) -> None:
         """Replace the tail up to position `stop` by what was kept of it, and free the rest.
 
@@ -116,8 +125,9 @@ class Ragged:
         B, H, sealed = *self.keys.shape[:2], self.start - self.base
         whole = torch.ones(B, H, sealed, dtype=torch.bool, device=self.keys.device)
         self.prefix = Segments.joined([self.prefix, self._of_tail(whole), kept.moved(self.start)])
-        self._cut(stop - self.base, None)
+        self._cut(stop - self.base - self.released, None)
         self.base = self.start = stop
+        self.released = 0
         self._origins = list(range(len(self.keys)))
 
     def seal(self, stop: int) -> None:

@@ -44,6 +44,8 @@ class CacheReport:
     seconds: float  # ranking, deciding and packing, all layers and turns, on the host's clock
     native_layers: int  # layers that are left as the model has them
     bytes_native: int
+    bytes_peak: int  # the most that all layers held at once
+    held: tuple[int, ...] = ()  # by all compressible layers, after each one of the last prompt
     notes: tuple[str, ...] = ()
     _kept: tuple[Tensor, ...] = field(default=(), repr=False, compare=False)
     _layers: tuple[int, ...] = field(default=(), repr=False, compare=False)
@@ -57,11 +59,6 @@ class CacheReport:
     def bytes_stored(self) -> int:
         """Return what the stored keys and values hold, measured on their storages."""
         return sum(layer.bytes_stored for layer in self.layers) + self.bytes_native
-
-    @property
-    def bytes_peak(self) -> int:
-        """Return the most that was held at once, layer by layer."""
-        return sum(layer.bytes_peak for layer in self.layers) + self.bytes_native
 
     @property
     def kept_visual(self) -> float:
@@ -94,6 +91,7 @@ class CacheReport:
             "seconds": self.seconds,
             "native_layers": self.native_layers,
             "bytes_native": self.bytes_native,
+            "held": list(self.held),
             "notes": list(self.notes),
             "layers": [{**vars(x), "explain": plain(x.explain)} for x in self.layers],
         }
@@ -109,11 +107,18 @@ class CacheReport:
         }
         Path(path).write_text(json.dumps({**self.to_dict(), "kept": kept}, indent=1) + "\n")
 
+    def _forms(self) -> list[str]:
+        """Return a line that says how layers are stored, if not all of them are dense."""
+        names = [layer.storage for layer in self.layers]
+        counts = ", ".join(f"{name} in {names.count(name)}" for name in dict.fromkeys(names))
+        return [f"storage: {counts} of {len(names)} layers"] if {*names} - {"dense"} else []
+
     def __str__(self) -> str:
         share = self.bytes_stored / self.bytes_full if self.bytes_full else 1.0
         lines = [
             f"{self.method}: {self.bytes_stored:,} of {self.bytes_full:,} bytes ({share:.1%}), "
             f"{self.kept_visual:,.1f} of {self.total_visual:,} visual tokens per layer and head",
+            *self._forms(),
             *(f"note: {note}" for note in self.notes),
         ]
         return "\n".join(lines)

@@ -67,6 +67,12 @@ class Store(Protocol):
     def tail(self, stop: int) -> tuple[Float[Tensor, "B H T D"], Float[Tensor, "B H T Dv"]]:
         """Return the tail's keys and values up to logical position `stop`."""
 
+    def release(self, stop: int) -> None:
+        """Let go of the tail up to position `stop`; what is kept of it comes with `pack`.
+
+        In between, positions and `seen` count on as if it were there, and it is not read.
+        """
+
     def pack(self, kept: LayerKV, stop: int) -> None:
         """Replace the tail up to position `stop` by what was kept of it, and free the rest."""
 

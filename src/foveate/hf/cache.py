@@ -23,6 +23,7 @@ from foveate.hf.static import can_step
 from foveate.hf.storage import Form
 from foveate.hf.support import (
     check_fitted,
+from foveate.hf.stream import Stream, holds_on
     check_method,
     compressible,
     has_grid_positions,
@@ -48,6 +49,7 @@ class CompressedCache(Cache):
         storage: str = "dense",
         quantized: str | None = None,
     ) -> None:
+        stream: bool = True,
         check_method(method)
         form = Form(storage, quantized)
         form.check(method)
@@ -77,6 +79,8 @@ class CompressedCache(Cache):
         self.explain: dict[int, Mapping[str, Any]] = {}
         self.shift: Tensor | None = None
         self._lengths: list[int] = []
+        self.streams = stream
+        self.held_whole: str | None = None  # why the last prompt was, if it was
         self.notes: list[str] = []
         chosen = set(compressible(text))
         super().__init__(
@@ -159,11 +163,27 @@ class CompressedCache(Cache):
             turn.prompt = False
         turn.running = True
 
+            if not turn.following.active:
+                turn.account.open_pass()
+                self._open_stream()
     def end(self) -> None:
         """Finish a forward pass, and compress if it completed a prompt; called by the seam."""
         self.turn.running = False
         self.broken = True  # should anything raise before all layers agree again
         if self.turn.following.active:
+    def _open_stream(self) -> None:
+        """Let layers go from what they hold in this pass, if it completes a prompt."""
+        turn = self.turn
+        turn.stream = self.held_whole = None
+        if turn.stop is None or not self.streams:
+            return
+        self.held_whole = holds_on(self.method)
+        if self.held_whole is None:
+            layers = [
+                x for x in self.compressed_layers if not turn.scaling or x.index in turn.scaling
+            ]
+            turn.stream = Stream(self.method, layers, turn.stop)
+
             self._follow()
         if self.turn.prompt and (self.turn.expected is None or self.seen >= self.turn.expected):
             self._check_attended()
@@ -181,7 +201,7 @@ class CompressedCache(Cache):
 
     def fail(self) -> None:
         """Note that a forward pass raised; unusable if some layers hold its tokens already."""
-        self.turn.running = False
+        self.turn.running, self.turn.stream = False, None
         recurrent = any(not hasattr(layer, "get_seq_length") for layer in self.layers)
         if recurrent or self._stored_lengths() != self._lengths:
             self.broken = True
@@ -192,6 +212,8 @@ class CompressedCache(Cache):
 
     def _stored_lengths(self) -> list[int]:
         """Return the lengths of all layers that have one."""
+            for layer in self.compressed_layers:
+                layer.loose = None
         layers = [layer for layer in self.layers if hasattr(layer, "get_seq_length")]
         return [layer.get_seq_length() for layer in layers]
 
@@ -243,6 +265,7 @@ class CompressedCache(Cache):
 
     def reorder_cache(self, beam_idx: Tensor) -> None:  # type: ignore[override]
         """Follow the beams."""
+        self.turn.account.reset()
         super().reorder_cache(beam_idx)  # type: ignore[arg-type]
         self._take(beam_idx)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicLayer
 
-from foveate.cache.dense import Dense
+from foveate.cache.dense import Dense, with_tail
 from foveate.cache.ragged import Ragged
 from foveate.cache.segments import Segments
 from foveate.cache.static import Static
@@ -19,6 +19,7 @@ from foveate.hf.attention import EAGER, Tag, per_query_head, slot_mask, tag
 from foveate.hf.ragged import RaggedView
 from foveate.hf.static import Step
 from foveate.hf.storage import Form
+from foveate.hf.stream import narrowed
 from foveate.hf.turn import Turn
 from foveate.types import LayerKV
 
@@ -28,29 +29,31 @@ NOT_SET = "keys and values of a compressed layer cannot be set; run tokens throu
 
 
 class View(Tag):
-    """The tag on returned keys: how a layer's physical slots are attended to, and who owns them."""
+    """The tag on returned keys: who owns them, and where the slots of this pass belong.
 
-    __slots__ = ("layer", "store")
+    Layers that share the keys may read it after the layer was trimmed, or packed.
+    """
+
+    __slots__ = ("gapless", "layer", "positions", "seen_tokens", "start")
 
     def __init__(self, layer: CompressedLayer, store: Dense) -> None:
-        self.layer, self.store = layer, store
+        self.layer, self.positions = layer, store.positions
+        self.start, self.seen_tokens = store.start, store.seen
+        self.gapless = store.is_gapless()
 
     def mask(self, mask: Tensor | None, query: Tensor, name: str) -> Tensor | None:
         """Return the mask over physical slots, in the form that the named implementation reads."""
-        store, turn = self.store, self.layer.turn
-        if not store.compressed:
+        turn = self.layer.turn
+        if self.positions is None:
             return mask
         covered = turn.plain_mask and (mask is None or (turn.clean and not turn.open))
-        if (
-            covered
-            and store.is_gapless()
-            and (query.shape[2] == 1 or (mask is None and "flash" in name))
-        ):
+        if covered and self.gapless and (query.shape[2] == 1 or (mask is None and "flash" in name)):
             return None
+        logical = with_tail(self.positions, self.start, self.seen_tokens)
         if covered and query.shape[2] == 1:
-            return per_query_head(store.empty()[:, :, None], query, name == EAGER)
-        start = store.seen - query.shape[2]
-        return slot_mask(mask, store.logical(), query, start=start, eager=name == EAGER)
+            return per_query_head((logical < 0)[:, :, None], query, name == EAGER)
+        start = self.seen_tokens - query.shape[2]
+        return slot_mask(mask, logical, query, start=start, eager=name == EAGER)
 
     def seen(self, module: nn.Module, query: Tensor, scaling: float | None) -> None:
         """Hand the queries to the layer that owns the keys."""
@@ -67,6 +70,7 @@ class CompressedLayer(DynamicLayer):
         self.turn = turn
         self.attended = False
         self.peak = 0
+        self.loose: Segments | None = None  # what a turn may still keep, its tail being released
         super().__init__()
 
     @property
@@ -112,7 +116,7 @@ class CompressedLayer(DynamicLayer):
             keys, values = self.store.write(key_states, value_states)
             return tag(keys, Step(self.store)), values
         keys, values = self.store.append(key_states, value_states)
-        self.peak = max(self.peak, self.store.nbytes)
+        self.weigh()
         return tag(keys, self.view()), values
 
     def view(self) -> Tag:
@@ -135,26 +139,55 @@ class CompressedLayer(DynamicLayer):
             turn.capture(index, query)
             if turn.stop is not None:
                 turn.rank(index, *self.store.tail(turn.stop))
+            turn.account.close_layer()
         elif turn.following.active:
             turn.following.capture(index, query)
 
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes that keys and values of this layer hold, on its device."""
+        return self.store.nbytes + (0 if self.loose is None else self.loose.nbytes)
+
+    def weigh(self, beside: int = 0) -> None:
+        """Note what is held now, with bytes `beside` it that go again."""
+        self.peak = max(self.peak, self.nbytes + beside)
+        self.turn.account.note(self.index, self.nbytes, beside)
+
+    def trim(self, keep: Tensor, stop: int) -> None:
+        """Hold on to the kept positions [B, H, T] of the turn up to `stop`, and to no others."""
+        before = self.nbytes
+        if self.loose is None:
+            positions = torch.arange(keep.shape[-1], device=keep.device)
+            self.loose = Segments.of(*self.store.tail(stop), keep, positions[None, None])
+            self.weigh()
+            self.store.release(stop)
+        else:
+            self.loose = narrowed(self.loose, keep)
+            self.weigh(before - self.store.nbytes)
+        self.weigh()
+
     def pack(self, kept: LayerKV | Segments, stop: int) -> None:
         """Store what was kept of the tail up to position `stop`, in the form that suits it."""
+        before = self.nbytes + (kept.nbytes if isinstance(kept, Segments) else nbytes(kept))
         store = self.store = self.form.packing(self.store, kept)
         if isinstance(store, Ragged):
             store.pack(kept, stop)
         else:
             assert isinstance(kept, LayerKV)
             store.pack(kept, stop)
+        self.loose = None
+        self.weigh(before)
 
     def retain(self, keep: Tensor, state: Mapping[str, Tensor], summary: Sequence[int]) -> None:
         """Free every slot that is not kept [B, H, L], and store the rest in the form for that."""
         self.store.retain(keep, state, summary)
         self.store = self.form.retained(self.store)
+        self.weigh()
 
     def settle(self) -> None:
         """Store what all prompts left in the form that decoding uses."""
         self.store = self.form.settled(self.store)
+        self.weigh()
 
     def get_seq_length(self, *args: Any) -> int:
         """Return the logical length."""
@@ -176,25 +209,34 @@ class CompressedLayer(DynamicLayer):
         self.store.crop(max(length, 0))
         if not self.store.seen:
             self.store = self.form.empty()
+        self.weigh()
 
     def reset(self) -> None:
         """Forget everything."""
-        self.store = self.form.empty()
+        self.store, self.loose = self.form.empty(), None
         self.is_initialized = False
         self.peak = 0
 
     def reorder_cache(self, beam_idx: Tensor) -> None:  # type: ignore[override]
         """Follow the beams."""
         self.store.take(beam_idx)
+        self.weigh()
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep the named rows."""
         self.store.take(row_numbers(indices))
+        self.weigh()
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat every row."""
         if self.store.device is not None:
             self.store.take(torch.arange(self.store.shape[0]).repeat_interleave(repeats))
+            self.weigh()
+
+
+def nbytes(kept: LayerKV) -> int:
+    """Return the bytes of packed keys and values."""
+    return sum(x.untyped_storage().nbytes() for x in (kept.packed_keys, kept.packed_values))
 
 
 def row_numbers(rows: Tensor) -> Tensor:

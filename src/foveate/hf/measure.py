@@ -30,6 +30,8 @@ def layer_report(cache: CompressedCache) -> CacheReport:
         kept.append(positions)
         indices.append(layer.index)
     native = [layer for layer in cache.layers if layer not in cache.compressed_layers]
+    bytes_native = sum(native_bytes(layer) for layer in native)
+    account = cache.turn.account
     return CacheReport(
         method=repr(cache.method),
         layers=tuple(layers),
@@ -37,7 +39,9 @@ def layer_report(cache: CompressedCache) -> CacheReport:
         total_text=int(kinds.text.sum()) if kinds is not None else 0,
         seconds=cache.seconds,
         native_layers=len(native),
-        bytes_native=sum(native_bytes(layer) for layer in native),
+        bytes_native=bytes_native,
+        bytes_peak=account.peak + bytes_native,
+        held=tuple(account.held),
         notes=tuple(_notes(cache, kinds)),
         _kept=tuple(kept),
         _layers=tuple(indices),
@@ -75,7 +79,7 @@ def _layer(
         bytes_full=B * H * layer.store.seen * width,
         bytes_stored=layer.store.nbytes,
         bytes_metadata=layer.store.metadata_nbytes,
-        bytes_peak=max(layer.peak, layer.store.nbytes),
+        bytes_peak=max(layer.peak, layer.nbytes),
         seconds=cache.turn.seconds.get(layer.index, 0.0),
         explain=_explain(cache, layer.index),
     )
@@ -101,6 +105,10 @@ def native_bytes(layer: Any) -> int:
 def _notes(cache: CompressedCache, kinds: TokenKinds | None) -> list[str]:
     """Return what a reader of the report should know."""
     notes, explained = list(cache.notes), list(cache.explain.values())
+    if cache.held_whole is not None:
+        notes.append(
+            f"every layer was held whole until the last one was ranked: {cache.held_whole}"
+        )
     if kinds is None:
         notes.append("nothing has passed through this cache yet")
     elif not bool(kinds.visual.any()) and isinstance(cache.method.scope, Visual):

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from foveate.cache.segments import Segments
 from foveate.group import all_heads
+from foveate.hf.stream import narrowed, packed
 from foveate.method import decide
-from foveate.types import Plan, TokenKinds
+from foveate.types import LayerKV, Plan, TokenKinds
 
 if TYPE_CHECKING:
     from foveate.hf.cache import CompressedCache
@@ -28,9 +30,11 @@ def finish(cache: CompressedCache, stop: int) -> None:
     began = time.perf_counter()
     owners = [layer for layer in cache.compressed_layers if layer.index in turn.scaling]
     packed = False
+    stream, turn.stream = turn.stream, None  # which holds the layers
     if turn.is_compressed(kinds):
         cache.seconds += sum(turn.seconds.values())
-        plan = decide(cache.method, [turn.rankings[layer.index] for layer in owners])
+        lines = None if stream is None else stream.close([layer.index for layer in owners])
+        plan = decide(cache.method, [turn.rankings[layer.index] for layer in owners], lines)
         packed = all([_pack(cache, layer, plan, i, stop) for i, layer in enumerate(owners)])
         cache.explain = {x.index: e for x, e in zip(owners, plan.explain, strict=True)}
         if cache.method.when.positions == "compacted":
@@ -48,18 +52,31 @@ def finish(cache: CompressedCache, stop: int) -> None:
 
 def _pack(cache: CompressedCache, layer: CompressedLayer, plan: Plan, i: int, stop: int) -> bool:
     """Store only what the plan keeps in one layer; return whether anything went."""
-    observation = cache.turn.observe(layer.index, *layer.store.tail(stop), queries=False)
-    keep, ranking = plan.keep[i], cache.turn.rankings[layer.index]
+    ranking = cache.turn.rankings[layer.index]
     counts: Tensor = plan.explain[i]["budget"]
     state = ranking.state if cache.method.when.follow is not None else {}
-    if bool((keep | ~observation.kinds.valid[:, None]).all()):
+    kept = _kept(cache, layer, plan, i, stop)
+    if kept is None:
         layer.store.seal(stop)
         layer.store.note(counts, state, None)
         return False
-    kept = layer.form.reduced(layer.store, cache.method.reduce, observation, plan.scores[i], keep)
     layer.pack(kept, stop)
     layer.store.note(counts, state, kept.packed_positions)
     return True
+
+
+def _kept(
+    cache: CompressedCache, layer: CompressedLayer, plan: Plan, i: int, stop: int
+) -> LayerKV | Segments | None:
+    """Return what the plan keeps of one layer, or None where that is all of it."""
+    keep, form = plan.keep[i], layer.form
+    if layer.loose is not None:
+        kept = narrowed(layer.loose, keep)
+        return kept if form.is_ragged(layer.store, keep) else packed(kept)
+    observation = cache.turn.observe(layer.index, *layer.store.tail(stop), queries=False)
+    if bool((keep | ~observation.kinds.valid[:, None]).all()):
+        return None
+    return form.reduced(layer.store, cache.method.reduce, observation, plan.scores[i], keep)
 
 
 def _shift(cache: CompressedCache, plan: Plan, kinds: TokenKinds) -> None:

@@ -47,6 +47,7 @@ def compress(
     method: Method | str,
     *,
     storage: str = "dense",
+    stream: bool = True,
     quantized: str | None = None,
     **options: Any,
 ) -> Iterator[Session]:
@@ -67,7 +68,7 @@ def compress(
         )
     check_method(method)
     Form(storage, quantized).check(method)  # raises before anything is put on the model
-    settings = {"storage": storage, "quantized": quantized}
+    settings = {"storage": storage, "stream": stream, "quantized": quantized}
     lease = Lease(model)
     attachment = lease.attachment
     if attachment.session is not None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from foveate.cache.account import Account
 from foveate.group import HeadGroup
 from foveate.hf.following import Following
 from foveate.method import Method
 from foveate.types import PAD, TEXT, Int, Observation, Ranking, Rotation, TokenKinds
+
+if TYPE_CHECKING:
+    from foveate.hf.stream import Stream
 
 
 @dataclass
@@ -45,6 +49,8 @@ class Turn:
     scaling: dict[int, float] = field(default_factory=dict)
     rankings: dict[int, Ranking] = field(default_factory=dict)
     seconds: dict[int, float] = field(default_factory=dict)  # ranking, per layer
+    account: Account = field(default_factory=Account)
+    stream: Stream | None = None  # trims layers in this pass
 
     def __post_init__(self) -> None:
         self.following = Following(self.method, self.group)
@@ -120,6 +126,8 @@ class Turn:
         began = time.perf_counter()
         self.rankings[layer] = self.method.rank(self.observe(layer, keys, values))
         self.captured.pop(layer, None)
+        if self.stream is not None:
+            self.stream.ranked(self.rankings[layer])
         self.seconds[layer] = time.perf_counter() - began
 
     def observe(
@@ -175,7 +183,7 @@ class Turn:
     def reset(self) -> None:
         """Forget everything."""
         self.kinds, self.start, self.number, self.clean, self.open = None, 0, 0, True, False
-        self.rows = self.picks = self.stop = None
+        self.rows = self.picks = self.stop = self.stream = None
         self.running = False
         for record in (self.captured, self.scaling, self.rankings, self.seconds):
             record.clear()
