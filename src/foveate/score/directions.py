@@ -11,7 +11,8 @@ from foveate.types import Bool, Float
 
 __all__ = ["along", "unit_mean"]
 
-TILE_ELEMENTS = 1 << 22  # entries cast to float32 at once
+TILE_ELEMENTS = 1 << 18  # entries cast to float32 at once: 1 MiB stays in a processor's cache
+DEVICE_TILE_ELEMENTS = 1 << 24  # the same on an accelerator, which wants few, large steps
 SHORTEST = 1e-12  # what a shorter key is divided by
 
 
@@ -42,6 +43,7 @@ def unit_keys(keys: Float[Tensor, "B H t D"]) -> Float[Tensor, "B H t D"]:
 def tiles(entries: Float[Tensor, "B H T D"], copies: int = 1) -> Iterator[slice]:
     """Yield parts of the positions, small enough for so many copies in float32."""
     B, H, T, D = entries.shape
-    step = max(1, TILE_ELEMENTS // max(1, B * H * D * copies))
+    most = TILE_ELEMENTS if entries.device.type == "cpu" else DEVICE_TILE_ELEMENTS
+    step = max(1, most // max(1, B * H * D * copies))
     for start in range(0, T, step):
         yield slice(start, start + step)
