@@ -21,9 +21,9 @@ from foveate.hf.measure import layer_report
 from foveate.hf.packing import finish
 from foveate.hf.static import can_step
 from foveate.hf.storage import Form
+from foveate.hf.stream import Stream, holds_on
 from foveate.hf.support import (
     check_fitted,
-from foveate.hf.stream import Stream, holds_on
     check_method,
     compressible,
     has_grid_positions,
