@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -27,21 +28,24 @@ _renamed: dict[int, int] = {}  # text configs that name our eager variant now: p
 _wrapped: dict[str, tuple[int, Any, Callable[..., Any]]] = {}  # name: uses, mapping, original
 
 
+@dataclass(frozen=True, eq=False)
+class Call:
+    """What a model gives to the attention function that is registered under a name."""
+
+    name: str
+    module: nn.Module
+    query: Tensor  # [B, Hq, q, D]
+    value: Tensor
+    mask: Tensor | None
+    scaling: float | None
+    options: Mapping[str, Any]
+
+
 class Tag(Protocol):
     """What a tag says about the keys it sits on."""
 
-    def attend(
-        self,
-        query: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        scaling: float | None,
-        options: Mapping[str, Any],
-    ) -> Tensor | None:
-        """Return the output [B, q, Hq, Dv], or None where the registered function gives it.
-
-        `mask` and `options` are what the model gave to the registered function.
-        """
+    def attend(self, call: Call) -> Tensor | None:
+        """Return the output [B, q, Hq, Dv], or None where the registered function gives it."""
         return None
 
     def mask(self, mask: Tensor | None, query: Tensor, name: str) -> Tensor | None:
@@ -69,7 +73,7 @@ def _through(inner: Callable[..., Any], name: str) -> Callable[..., Any]:
             return inner(module, query, key, value, *args, **kwargs)
         mask, rest = (args[0], args[1:]) if args else (kwargs.pop("attention_mask", None), ())
         scaling = rest[0] if rest and name == EAGER else kwargs.get("scaling")
-        attended = view.attend(query, value, mask, scaling, kwargs)
+        attended = view.attend(Call(name, module, query, value, mask, scaling, kwargs))
         if attended is not None:
             view.seen(module, query, scaling)
             return attended, None

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
+from foveate.cache.ragged import Ragged
 from foveate.cache.report import CacheReport
 from foveate.errors import CacheError, InputError, MethodError, UnsupportedModel
 from foveate.hf import kinds as token_kinds
@@ -19,6 +20,7 @@ from foveate.hf.generate import Owner
 from foveate.hf.layer import CompressedLayer, row_numbers
 from foveate.hf.measure import layer_report
 from foveate.hf.packing import finish
+from foveate.hf.ragged import check_weights
 from foveate.hf.static import can_step
 from foveate.hf.storage import Form
 from foveate.hf.stream import Stream, holds_on
@@ -47,9 +49,9 @@ class CompressedCache(Cache):
         *,
         visual_mask: Tensor | None = None,
         storage: str = "dense",
+        stream: bool = True,
         quantized: str | None = None,
     ) -> None:
-        stream: bool = True,
         check_method(method)
         form = Form(storage, quantized)
         form.check(method)
@@ -77,10 +79,10 @@ class CompressedCache(Cache):
         self.broken = False
         self.seconds = 0.0
         self.explain: dict[int, Mapping[str, Any]] = {}
-        self.shift: Tensor | None = None
-        self._lengths: list[int] = []
         self.streams = stream
         self.held_whole: str | None = None  # why the last prompt was, if it was
+        self.shift: Tensor | None = None
+        self._lengths: list[int] = []
         self.notes: list[str] = []
         chosen = set(compressible(text))
         super().__init__(
@@ -138,6 +140,9 @@ class CompressedCache(Cache):
         if self.turn.running:  # an interrupt that no hook heard of
             self.fail()
         self.check_usable()
+        layers = self.compressed_layers
+        if layers[0].form.storage == "ragged" or any(isinstance(x.store, Ragged) for x in layers):
+            check_weights(kwargs, self.attachment.text_config)
         turn, seen = self.turn, self.seen
         features = token_kinds.has_features(kwargs)
         if turn.expected is not None:
@@ -158,19 +163,14 @@ class CompressedCache(Cache):
                 {**kwargs, **self.grids}, stated, trust=features or not turn.number
             )
             turn.add(kinds, seen, mask)
+            if not turn.following.active:
+                turn.account.open_pass()
+                self._open_stream()
         if turn.following.active:
             turn.following.open(seen, tokens, kinds)
             turn.prompt = False
         turn.running = True
 
-            if not turn.following.active:
-                turn.account.open_pass()
-                self._open_stream()
-    def end(self) -> None:
-        """Finish a forward pass, and compress if it completed a prompt; called by the seam."""
-        self.turn.running = False
-        self.broken = True  # should anything raise before all layers agree again
-        if self.turn.following.active:
     def _open_stream(self) -> None:
         """Let layers go from what they hold in this pass, if it completes a prompt."""
         turn = self.turn
@@ -184,6 +184,11 @@ class CompressedCache(Cache):
             ]
             turn.stream = Stream(self.method, layers, turn.stop)
 
+    def end(self) -> None:
+        """Finish a forward pass, and compress if it completed a prompt; called by the seam."""
+        self.turn.running = False
+        self.broken = True  # should anything raise before all layers agree again
+        if self.turn.following.active:
             self._follow()
         if self.turn.prompt and (self.turn.expected is None or self.seen >= self.turn.expected):
             self._check_attended()
@@ -207,13 +212,13 @@ class CompressedCache(Cache):
             self.broken = True
             self.turn.captured.clear()
             self.turn.rankings.clear()
+            for layer in self.compressed_layers:
+                layer.loose = None
         else:
             self.turn.crop(self.seen)
 
     def _stored_lengths(self) -> list[int]:
         """Return the lengths of all layers that have one."""
-            for layer in self.compressed_layers:
-                layer.loose = None
         layers = [layer for layer in self.layers if hasattr(layer, "get_seq_length")]
         return [layer.get_seq_length() for layer in layers]
 
@@ -260,12 +265,12 @@ class CompressedCache(Cache):
         self.close()
         super().reset()
         self.turn.reset()
+        self.turn.account.reset()
         self.expect(None)
         self.broken, self.shift, self.seconds, self.explain = False, None, 0.0, {}
 
     def reorder_cache(self, beam_idx: Tensor) -> None:  # type: ignore[override]
         """Follow the beams."""
-        self.turn.account.reset()
         super().reorder_cache(beam_idx)  # type: ignore[arg-type]
         self._take(beam_idx)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,57 +10,53 @@ from torch import Tensor, nn
 from foveate.cache.ragged import Ragged
 from foveate.cache.segments import Segments
 from foveate.errors import UnsupportedModel
-from foveate.hf.attention import Tag
+from foveate.hf.attention import EAGER, Call, Tag
 from foveate.kernels.ragged_attention import ragged_attention
 from foveate.types import Float
 
 if TYPE_CHECKING:
     from foveate.hf.layer import CompressedLayer
 
-__all__ = ["RaggedView"]
+__all__ = ["RaggedView", "check_weights"]
 
-# what attention functions of transformers take that changes the output, and no kernel of ours knows
-UNKNOWN = ("position_bias", "indices", "block_indices", "sinks", "cache", "head_mask", "alibi")
-INSTEAD = "use storage='dense'"
+# what attention functions of transformers are given besides, and what changes their output
+STRANGE = (
+    "position_bias", "indices", "block_indices", "sinks", "cache", "head_mask", "alibi",
+    "cu_seq_lens_q", "cu_seqlens",
+)  # fmt: skip
+INSTEAD = "which ragged storage does not know; use storage='dense'"
 
 
 class RaggedView(Tag):
-    """The tag on keys of a ragged layer: its prefix and tail as they are in this pass."""
+    """The tag on keys of a ragged layer: its prefix and its tail as they are in this pass."""
 
-    __slots__ = ("base", "keys", "layer", "prefix", "seen_tokens")
+    __slots__ = ("base", "keys", "layer", "prefix", "tokens")
 
     def __init__(self, layer: CompressedLayer, store: Ragged) -> None:
         self.layer, self.prefix, self.keys = layer, store.prefix, store.keys
-        self.base, self.seen_tokens = store.base, store.seen
+        self.base, self.tokens = store.base, store.seen
 
-    def attend(
-        self,
-        query: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        scaling: float | None,
-        options: Mapping[str, Any],
-    ) -> Tensor | None:
+    def attend(self, call: Call) -> Tensor | None:
         """Return the output [B, q, Hq, Dv] of attention over the prefix and the tail."""
-        check_known(mask, query, self.seen_tokens, options)
-        turn = self.layer.turn
+        check_known(call, self.tokens)
+        prefix, query, mask, turn = self.prefix, call.query, call.mask, self.layer.turn
         prefix_bias = tail_bias = None
         covered = turn.plain_mask and (mask is None or (turn.clean and not turn.open))
         if mask is not None and not covered:
-            prefix_bias = bias_of_prefix(mask, self.prefix, query)
+            prefix_bias = bias_of_prefix(mask, prefix, query)
         if not covered or query.shape[2] > 1:
-            tail_bias = bias_of_tail(mask, query, self.base, self.seen_tokens)
-        prefix = self.prefix
+            tail_bias = bias_of_tail(mask, query, self.base, self.tokens)
+        plain = call.name == "sdpa"  # which knows neither caps nor sinks, in this pass or another
         return ragged_attention(
             query,
             prefix.keys,
             prefix.values,
             prefix.offsets,
             self.keys,
-            value,
-            scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
-            softcap=options.get("softcap"),
-            sinks=options.get("s_aux"),
+            call.value,
+            scaling=query.shape[-1] ** -0.5 if call.scaling is None else call.scaling,
+            softcap=None if plain else call.options.get("softcap"),
+            sinks=None if plain else call.options.get("s_aux"),
             prefix_bias=prefix_bias,
             tail_bias=tail_bias,
             layout=prefix.layout,
@@ -76,42 +71,49 @@ class RaggedView(Tag):
         self.layer.note_queries(module, query, scaling)
 
 
-def check_known(mask: Tensor | None, query: Tensor, seen: int, options: Mapping[str, Any]) -> None:
+def check_known(call: Call, seen: int) -> None:
     """Raise `UnsupportedModel` for what would change the output and is not known here."""
-    found = [name for name in UNKNOWN if options.get(name) is not None]
+    options, mask = call.options, call.mask
+    found = [name for name in STRANGE if options.get(name) is not None]
     window = options.get("sliding_window")
     if window is not None and window < seen:
-        found.append("sliding_window")
+        found.append(f"a window of {window} tokens over {seen}")
     if options.get("dropout"):
         found.append("dropout")
-    if mask is None and query.shape[2] > 1 and options.get("is_causal") is False:
-        found.append("is_causal=False")
+    if mask is None and call.query.shape[2] > 1 and options.get("is_causal") is False:
+        found.append("queries that look ahead")
     if mask is not None and mask.ndim == 4 and mask.shape[1] != 1:
-        found.append("a mask per query head")
+        found.append("a mask for every query head")
+    if call.name == EAGER and not type(call.module).__module__.startswith("transformers."):
+        found.append("an eager function of its own (attn_implementation='sdpa' has none)")
     if found:
-        raise UnsupportedModel(
-            f"the model's attention came with {', '.join(found)}, which ragged storage does not "
-            f"know; {INSTEAD}"
-        )
+        raise UnsupportedModel(f"the attention of this model has {', '.join(found)}, {INSTEAD}")
 
 
-def bias_of_prefix(mask: Tensor, prefix: Segments, query: Tensor) -> Float[Tensor, "q S"] | None:
+def check_weights(options: Any, config: Any) -> None:
+    """Raise `UnsupportedModel` if a pass is asked for attention weights and eager attention."""
+    asked = options.get("output_attentions")
+    asked = getattr(config, "output_attentions", False) if asked is None else asked
+    if asked and config._attn_implementation in ("eager", EAGER):
+        raise UnsupportedModel(f"attention weights were asked for (output_attentions), {INSTEAD}")
+
+
+def bias_of_prefix(mask: Tensor, prefix: Segments, query: Tensor) -> Float[Tensor, "q S"]:
     """Return what a mask over logical positions adds to the logits of the prefix.
 
     All of it lies before the queries, so a mask [B, T] of padding says everything.
     """
     rows, positions = prefix.row_numbers(), prefix.positions.long()
     if mask.ndim == 2:
-        seen = mask[rows, positions] != 0
-        return added(seen, query).expand(query.shape[2], -1)
+        return added(mask[rows, positions] != 0, query).expand(query.shape[2], -1)
     rows = rows if len(mask) > 1 else torch.zeros_like(rows)
-    picked = mask[:, 0].transpose(0, 1).flatten(1)[:, rows * mask.shape[-1] + positions]
-    return added(picked, query)
+    table = mask[:, 0].transpose(0, 1).flatten(1)  # [q, B * T]
+    return added(table[:, rows * mask.shape[-1] + positions], query)
 
 
 def bias_of_tail(
     mask: Tensor | None, query: Tensor, base: int, seen: int
-) -> Float[Tensor, "b x q t"] | None:
+) -> Float[Tensor, "B x q t"]:
     """Return what a mask over logical positions, completed by causality, adds for the tail."""
     B, _, q, _ = query.shape
     if mask is not None and mask.ndim == 4:
