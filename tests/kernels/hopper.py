@@ -19,6 +19,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime import JITFunction, driver
 
+from foveate.kernels.compact import fused as compact
 from foveate.kernels.ragged_attention import fused as ragged_attention
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -99,11 +100,18 @@ def every_option(dtype: torch.dtype, D: int) -> None:
     few_queries(dtype, D, q=5, **options)
 
 
+def packing(dtype: torch.dtype, D: int) -> None:
+    """Keep 500 tokens of each of 4 heads, out of 4,000."""
+    entries, slots = torch.empty(1, 4, 4_000, D, dtype=dtype), torch.zeros(2_000, dtype=torch.long)
+    compact.compact(entries, entries, slots)
+
+
 CASES: dict[str, dict[str, tuple[Case, tuple[int, ...]]]] = {
     "ragged_attention": {
         "few_queries": (few_queries, (64, 80, 128)),
         "every_option": (every_option, (80,)),
     },
+    "compact": {"packing": (packing, (64, 80, 128))},
 }
 
 

@@ -6,7 +6,8 @@ from importlib import import_module
 import pytest
 import torch
 
-from foveate.kernels.ragged_attention import in_triton, naive, ragged_attention
+from foveate.kernels.dispatch import in_triton
+from foveate.kernels.ragged_attention import naive, ragged_attention
 
 pytest.importorskip("triton")
 fused = import_module("foveate.kernels.ragged_attention.fused")
@@ -140,7 +141,14 @@ def test_the_host_waits_for_nothing(device):
     offsets = Untold(inputs[3])
     found = told(*inputs[:3], offsets, *inputs[4:], scaling=0.3)
     torch.testing.assert_close(found, expected, **TOLERANCE[torch.float32])
-    assert in_triton() is fused.ragged_attention is in_triton()
+
+
+def test_it_is_found_where_there_is_triton(monkeypatch):
+    assert in_triton("ragged_attention") is fused.ragged_attention
+    in_triton.cache_clear()
+    monkeypatch.setattr("foveate.kernels.dispatch.find_spec", lambda name: None)
+    assert in_triton("ragged_attention") is None
+    in_triton.cache_clear()
 
 
 class Untold(torch.Tensor):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from foveate.errors import CacheError
-from foveate.reduce.evict import taken
+from foveate.kernels.compact import compact
 from foveate.types import Bool, Float, Int, LayerKV
 
 
@@ -113,9 +113,10 @@ class Dense:
             before = self.logical()[:, :, :P]
             heads = max(before.shape[1], positions.shape[1])
             positions = torch.cat([before.expand(B, heads, -1), positions.expand(B, heads, -1)], -1)
-        self.keys = torch.cat([self.keys[:, :, :P], kept.packed_keys, self.keys[:, :, behind:]], -2)
-        self.values = torch.cat(
-            [self.values[:, :, :P], kept.packed_values, self.values[:, :, behind:]], -2
+        whole = P == 0 and behind == self.stored  # then nothing is left of what was there
+        self.keys, self.values = (
+            owned(new) if whole else torch.cat([old[:, :, :P], new, old[:, :, behind:]], -2)
+            for old, new in ((self.keys, kept.packed_keys), (self.values, kept.packed_values))
         )
         self.positions, self.start, self.released = positions.contiguous(), stop, 0
 
@@ -176,14 +177,13 @@ class Dense:
         kept = keep[:, :1] if alike else keep
         order = kept.byte().argsort(dim=-1, stable=True)[..., L - most :]
         positions = logical.expand(B, kept.shape[1], L).gather(-1, order)
-        order = order.expand(B, H, most)
-        self.keys, self.values = taken(self.keys, order), taken(self.values, order)
         if least < most:
-            empty = ~kept.gather(-1, order[:, : kept.shape[1]])
-            positions = positions.masked_fill(empty, -1)
-            order = order.masked_fill(empty, -1)
-            self.keys = self.keys.masked_fill(empty[..., None], 0)
-            self.values = self.values.masked_fill(empty[..., None], 0)
+            empty = ~kept.gather(-1, order)
+            positions, order = positions.masked_fill(empty, -1), order.masked_fill(empty, -1)
+        order = order.expand(B, H, most)
+        heads = torch.arange(B * H, device=order.device).view(B, H, 1)
+        slots = torch.where(order >= 0, heads * L + order, -1)
+        self.keys, self.values = compact(self.keys, self.values, slots)
         self.state = packed_state(state, order)
         self.positions, self.start = positions, self.seen
         self._asked, self._answer = positions, least == most

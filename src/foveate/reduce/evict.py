@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from foveate.kernels.compact import compact
 from foveate.types import Bool, Float, Int, LayerKV, Observation
 
 __all__ = ["Evict", "pack"]
@@ -34,15 +36,13 @@ def pack(
     keys: Float[Tensor, "B H T D"], values: Float[Tensor, "B H T Dv"], keep: Bool[Tensor, "B H T"]
 ) -> LayerKV:
     """Return the kept entries by ascending position, right-aligned; empty slots hold zeros."""
-    counts = keep.sum(-1)
+    T, counts = keep.shape[2], keep.sum(-1)
     most = int(counts.max()) if counts.numel() else 0
-    order = keep.int().argsort(dim=-1, stable=True)[..., keep.shape[-1] - most :]
-    empty = ~keep.gather(-1, order)
-    keys, values = taken(keys, order), taken(values, order)
-    if bool((counts != most).any()):
-        keys = keys.masked_fill(empty[..., None], 0)
-        values = values.masked_fill(empty[..., None], 0)
-    return LayerKV(keys, values, order.masked_fill(empty, -1))
+    filled = torch.arange(most, device=keep.device) >= most - counts[..., None]
+    slots = torch.full(filled.shape, -1, device=keep.device)
+    slots.masked_scatter_(filled, keep.flatten().nonzero()[:, 0])
+    keys, values = compact(keys, values, slots)
+    return LayerKV(keys, values, torch.where(filled, slots % max(1, T), -1))
 
 
 def taken(
