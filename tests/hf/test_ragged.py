@@ -2,12 +2,17 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import families
 import foveate
 import gold
+from foveate.cache.dense import Dense
 from foveate.hf.attention import EAGER, Call
 from foveate.hf.ragged import check_known
+from foveate.hf.storage import Form
+from foveate.reduce import Evict
+from foveate.types import Observation
 from ragged import (
     BY_HEAD,
     CAPPED,
@@ -209,3 +214,42 @@ def test_storage_and_bits_are_not_combined():
         foveate.CompressedCache(
             family.build(), METHODS["adakv"](), storage="ragged", quantized="fp8"
         )
+
+
+class Largest(TorchDispatchMode):
+    """Notes the largest tensor of floats that was made."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, (tuple, list)) else (made,):
+            if isinstance(tensor, torch.Tensor) and tensor.is_floating_point():
+                new = all(
+                    tensor.untyped_storage().data_ptr() != x.untyped_storage().data_ptr()
+                    for x in args
+                    if isinstance(x, torch.Tensor)
+                )
+                self.numbers = max(self.numbers, tensor.numel() * new)
+        return made
+
+
+@pytest.mark.parametrize("storage", ["dense", "ragged"])
+def test_packing_makes_no_padded_copy(storage):
+    """One head keeps nearly all and the others next to nothing: padding is what is largest."""
+    B, H, T, D = 2, 4, 50, 8
+    keys, values = torch.randn(B, H, T, D), torch.randn(B, H, T, D)
+    store = Dense()
+    store.append(keys, values)
+    keep = torch.zeros(B, H, T, dtype=torch.bool)
+    keep[:, 0, 5:], keep[:, 1:, 7] = True, True
+    kinds = torch.zeros(B, T, dtype=torch.long)
+    observation = Observation(keys[:, :, :0], keys, values, kinds, 1.0, 0)
+    form = Form(storage)
+    with Largest() as largest:
+        kept = form.reduced(store, Evict(), observation, torch.zeros(B, H, T), keep)
+        packed = form.packing(store, kept)
+        packed.pack(kept, T)
+    padded, flat = B * H * 45 * D, int(keep.sum()) * D
+    assert largest.numbers == {"dense": padded, "ragged": flat}[storage] and padded > 2 * flat
+    assert packed.nbytes == 2 * 4 * largest.numbers

@@ -15,8 +15,7 @@ from foveate.cache.static import Clock, Static
 from foveate.cache.store import Store
 from foveate.errors import InputError, MethodError
 from foveate.hf.quantized import check_quantized, codec
-from foveate.method import Method, Reduce
-from foveate.reduce import Evict
+from foveate.method import Evicting, Method, Reduce
 from foveate.types import LayerKV, Observation
 
 __all__ = ["STORAGES", "Form"]
@@ -71,7 +70,7 @@ class Form:
         """Return what is kept of a prompt, as the storage that is going to take it holds it."""
         if not self.is_ragged(store, keep):
             return reduce(observation, scores, keep)
-        if isinstance(reduce, Evict):  # no padded copy is made, not even in passing
+        if isinstance(reduce, Evicting) and reduce.evicts:  # no padded copy, not even in passing
             positions = torch.arange(keep.shape[-1], device=keep.device)
             return Segments.of(observation.keys, observation.values, keep, positions[None, None])
         kept = reduce(observation, scores, keep)
