@@ -5,6 +5,7 @@ from foveate.bench.decode import (
     decode_goals,
     decode_setting,
     decode_table,
+    decode_ticks,
     measure_decode,
 )
 from foveate.bench.gate import root, verify
@@ -40,7 +41,7 @@ SUBJECTS = {
         about="time of a step over the length of what is kept",
         setting=decode_setting,
         measure=measure_decode,
-        ticks=lambda setting: len(setting.shares) * (setting.rounds + 1),
+        ticks=decode_ticks,
         table=decode_table,
         chart=decode_chart,
         goals=decode_goals,

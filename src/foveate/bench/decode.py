@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 import foveate
+from foveate.bench.compiled import ROUNDS, measure_generate
 from foveate.bench.model import Prompted, Size, build, sized
 from foveate.bench.result import Spread
 from foveate.bench.subject import Cases, Chart, Goal, Line, Panel, Result, Table, Tick
@@ -39,6 +40,7 @@ OURS = {  # variant: method and storage
     RAGGED: (UNEVEN, "ragged"),
     PADDED: (UNEVEN, "dense"),
 }
+GENERATE = "generate"
 LIMITS = {DENSE: 1.05, RAGGED: 1.15}  # of the native cache of as many bytes
 LARGE = Size(layers=28, hidden=1536, heads=12, kv_heads=2, visual=(176, 176), inner=8960)
 
@@ -55,6 +57,7 @@ class DecodeSetting:
     rounds: int = 7
     steps: int = 16
     clock: str = "wall"
+    backend: str = "inductor"  # of torch.compile, for `generate`
 
     def __post_init__(self) -> None:
         check_setting(self.device, self.dtype, self.clock)
@@ -98,9 +101,18 @@ def measure_decode(setting: DecodeSetting, tick: Tick) -> Cases:
         sharpen(prompted)
         full = prompted.native_cache()
         prompted.prefill(full)
-        return {
+        found = {
             percent(share): _share(prompted, full, share, setting, tick) for share in setting.shares
         }
+    share = sorted(setting.shares)[len(setting.shares) // 2]
+    name = f"{percent(share)}, {GENERATE}"
+    found[name] = measure_generate(prompted, chosen(EVEN, share), setting, partial(tick, name))
+    return found
+
+
+def decode_ticks(setting: DecodeSetting) -> int:
+    """Return how many rounds there are in all."""
+    return len(setting.shares) * (setting.rounds + 1) + min(ROUNDS, setting.rounds) + 1
 
 
 def sharpen(prompted: Prompted) -> None:
@@ -202,31 +214,35 @@ def decode_goals(result: Result) -> list[Goal]:
 def decode_table(result: Result) -> Table:
     """Return a row per share and variant, all text, for documents."""
     goals = {goal.what: str(goal) for goal in decode_goals(result)}
-    rows = []
-    for case, numbers in result["cases"].items():
-        for name in (NATIVE, *OURS):
-            if name not in numbers["milliseconds"]:
-                continue
-            ratios, pair = numbers["ratios"], f"{name} / {NATIVE}"
-            rows.append(
-                [
-                    case,
-                    name,
-                    f"{numbers['kept'][name]:,.0f} ({numbers['longest'][name]:,.0f})",
-                    f"{numbers['bytes_stored'][name] / 2**20:.1f} MiB",
-                    f"{numbers['milliseconds'][name]['median']:.1f} ms",
-                    f"{ratios[f'{name} / {FULL}']['median']:.2f}",
-                    str(Spread(**ratios[pair])) if pair in ratios else "1",
-                    goals.get(f"{case} kept: {pair}", ""),
-                ]
-            )
+    rows = [
+        [case, name, *_cells(numbers, name), goals.get(f"{case} kept: {name} / {NATIVE}", "")]
+        for case, numbers in result["cases"].items()
+        for name in sorted(numbers["milliseconds"], key=lambda name: name != NATIVE)
+        if name != FULL
+    ]
     columns = ["kept", "cache", "tokens per head (longest)", "stored", "step"]
     return {"columns": [*columns, "/ full cache", "/ native", "goal"], "rows": rows}
 
 
+def _cells(numbers: dict[str, Any], name: str) -> list[str]:
+    """Return what is kept and stored by one variant, its time, and its ratios."""
+    ratios, kept = numbers["ratios"], f"{numbers['kept'][name]:,.0f}"
+    if "longest" in numbers:
+        kept += f" ({numbers['longest'][name]:,.0f})"
+    stored = numbers.get("bytes_stored", {}).get(name)
+    beside = ratios.get(f"{name} / {NATIVE}")
+    return [
+        kept,
+        "" if stored is None else f"{stored / 2**20:.1f} MiB",
+        f"{numbers['milliseconds'][name]['median']:.1f} ms",
+        f"{ratios[f'{name} / {FULL}']['median']:.2f}",
+        "1" if name == NATIVE else "" if beside is None else str(Spread(**beside)),
+    ]
+
+
 def decode_chart(result: Result) -> Chart:
     """Return the time of a step over the tokens that a head holds on average."""
-    cases = list(result["cases"].values())
+    cases = [x for x in result["cases"].values() if NATIVE in x["milliseconds"]]
     lines = []
     for name in (NATIVE, *OURS):
         if name in cases[0]["milliseconds"]:

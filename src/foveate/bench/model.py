@@ -6,6 +6,7 @@ This is the one file here that knows transformers, because native caches are wha
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -63,6 +64,12 @@ class Prompted:
         from transformers import DynamicCache
 
         return DynamicCache(config=self.model.config)
+
+    def static_cache(self, length: int) -> Any:
+        """Return an empty native cache with room for so many tokens."""
+        from transformers import StaticCache
+
+        return StaticCache(config=self.model.config, max_cache_len=length)
 
     def shortened(self, cache: Any, length: int) -> Any:
         """Return a native cache that holds the first `length` entries of another one."""
@@ -127,6 +134,39 @@ class Prompted:
         with self.attending(attend):
             self.prefill(self.native_cache())
         return spent[0]
+
+    def generate(
+        self, cache: Any, tokens: int, clock: Callable[[], float], **options: Any
+    ) -> list[float]:
+        """Return the milliseconds between the tokens that `generate` puts behind the prompt."""
+        device, times = str(self.inputs["input_ids"].device), []
+
+        def note(ids: Tensor, scores: Tensor) -> Tensor:
+            wait(device)
+            times.append(1000 * clock())
+            return scores
+
+        inputs = {k: v for k, v in self.inputs.items() if k != "logits_to_keep"}
+        self.model.generate(
+            **inputs,
+            past_key_values=cache,
+            max_new_tokens=tokens + 1,
+            do_sample=False,
+            pad_token_id=0,
+            logits_processor=[note],
+            **options,
+        )
+        return [after - before for before, after in pairwise(times)]
+
+    def compiling(self, backend: str) -> dict[str, Any]:
+        """Return the options with which `generate` compiles steps on any device, in one graph."""
+        from transformers import CompileConfig
+
+        if self.inputs["input_ids"].is_cuda:
+            return {"compile_config": CompileConfig(fullgraph=True, backend=backend)}
+        config: Any = CompileConfig(fullgraph=True, backend=backend, mode=None)  # type: ignore[arg-type]
+        config._compile_all_devices = True  # a processor is not compiled for unasked
+        return {"compile_config": config}
 
     def step(self, cache: Any, position: int) -> Tensor:
         """Return the logits after one more token at that position."""
