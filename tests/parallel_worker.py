@@ -15,13 +15,19 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
+import foveate
 import gold
 from families import BY_NAME, Family
-from seam import by_cache, by_context
+from seam import candidates
 from shared_heads import VARIANTS, named, write_tables
 
-KEEP, STEPS, ROWS = 0.4, 6, 3
+KEEP, STEPS, ROWS = 0.4, 4, 3
 MODELS = {"qwen2-vl": (6, 2), "llama": (8, 4)}  # query heads, key-value heads
+STORED: tuple[tuple[str, dict[str, Any], dict[str, Any]], ...] = (  # and settings of the cache
+    ("adakv", {"window": 4, "alpha": 0.0}, {"storage": "ragged"}),
+    ("mixkv+adakv", {"window": 4}, {"storage": "auto", "stream": False}),
+    ("tova", {"every": 1}, {"storage": "ragged"}),
+)
 LATER = {"every", "decode", "positions"}  # options that tell while decoding: Llama is run for these
 
 
@@ -53,19 +59,31 @@ def runs(family: Family, model: torch.nn.Module, folder: Path, heads: int) -> It
     inputs = family.inputs(ROWS)
     tables = write_tables(folder, len(family.full_layers), *MODELS[family.name], family.name)
     size = (ROWS, heads, inputs["input_ids"].shape[1])
-    for name, options in VARIANTS:
+    for name, options, settings in (*((*variant, {}) for variant in VARIANTS), *STORED):
         method = named(name, KEEP, options, tables)
         if (method.when.positions == "compacted") if family.is_visual else not LATER & set(options):
             continue
-        run = by_context if family.is_visual else by_cache
-        output, report = run(family, model, inputs, method, max_new_tokens=STEPS)
+        output, report = compressed(family, model, inputs, method, settings)
         kept = [gold.kept_mask(report, layer, size) for layer in family.full_layers]
         yield {
-            "variant": f"{family} {name} {options}",
+            "variant": f"{family} {name} {options} {settings or ''}",
             "sequences": output.sequences,
             "logits": gold.logits(output),
             "kept": torch.stack(kept),
         }
+
+
+def compressed(family: Family, model: Any, inputs: Any, method: Any, settings: Any) -> Any:
+    """Output and report: in a context where ids tell what is visual, with a cache elsewhere."""
+    if family.is_visual:
+        with foveate.compress(model, method, **settings) as session:
+            output = gold.generate(model, inputs, max_new_tokens=STEPS)
+        return output, session.report
+    cache = foveate.CompressedCache(
+        model, method, visual_mask=candidates(family, inputs), **settings
+    )
+    output = gold.generate(model, inputs, past_key_values=cache, max_new_tokens=STEPS)
+    return output, cache.report()
 
 
 def gathered(mine: dict) -> dict:

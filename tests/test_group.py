@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from foveate.group import all_heads, own_heads, total
-from foveate.method import Method, Plan, plan
+from foveate.method import Bounded, Method, Plan, plan
 from foveate.schedule import Accumulated, LatestRow, OldestFirst, Steady
-from foveate.types import Observation, Stored
+from foveate.types import Observation, Ranking, Stored
 from samples import PROMPTS, kinds_of, observations
 from shared_heads import VARIANTS, by_hand, named, write_tables
 
@@ -97,6 +97,23 @@ def check(method: Method, sample: list[Observation], size: int) -> None:
 def test_parts_plan_as_the_whole(name, options, size, Hq, H, tmp_path):
     sample = observations(kinds_of(*PROMPTS["padded batch"]), layers=3, Hq=Hq, H=H)
     check(named(name, 0.4, options, write_tables(tmp_path, 3, Hq, H)), sample, size)
+
+
+@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=str)
+def test_parts_have_the_bounds_of_the_whole(name, options, tmp_path):
+    N, kinds = 3, kinds_of(*PROMPTS["padded batch"])
+    method = named(name, 0.4, options, write_tables(tmp_path, N, 12, 4))
+    sample = observations(kinds, layers=N, Hq=12, H=4)
+    rankings = [method.rank(x) for x in sample]
+
+    def bounds(known: list[Ranking]) -> list[torch.Tensor | None]:
+        assert isinstance(method.budget, Bounded)
+        return [method.budget.bounds(known[: m + 1], N) for m in range(N)]
+
+    found, _ = in_parallel(2, lambda place: bounds([method.rank(part(x, place)) for x in sample]))
+    for whole, *parts in zip(bounds(rankings), *found, strict=True):
+        assert all((x is None) == (whole is None) for x in parts)
+        assert whole is None or torch.equal(torch.cat(parts, -1), whole)
 
 
 @pytest.mark.parametrize("prompt", ["two images", "no text behind", "short"])
