@@ -50,6 +50,15 @@ def test_options_reach_the_method(run, page):
     assert json.loads(done.out)["method"] == str(built)
 
 
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [(["--storage", "ragged"], "ragged"), (["--quantized", "quanto"], "quanto"), ([], "dense")],
+)
+def test_the_form_of_storage_can_be_chosen(run, page, words, name):
+    done = run("ask", page, "AB?", *words, "--max-new-tokens", "2", "--json")
+    assert {layer["storage"] for layer in json.loads(done.out)["layers"]} == {name}
+
+
 def test_several_images_go_into_one_prompt(run, page):
     done = run("ask", page, page, "AB?", "--max-new-tokens", "1", "--json")
     assert json.loads(done.out)["visual_total"] == 70
@@ -75,6 +84,8 @@ def test_several_images_go_into_one_prompt(run, page):
         (["PAGE", "AB?", "--attn", "telepathy"], "--attn 'telepathy'"),
         (["PAGE", "AB?", "--model", "./no/such/folder"], "no folder"),
         (["PAGE", "AB?", "--max-pixels", "5"], "--max-pixels"),
+        (["PAGE", "AB?", "--storage", "attic"], "storage 'attic' is not known"),
+        (["PAGE", "AB?", "--quantized", "int3"], "quantized='int3' is not known"),
     ],
 )
 def test_bad_input_is_explained(run, page, words, says):

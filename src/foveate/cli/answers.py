@@ -87,11 +87,16 @@ def _placed(inputs: Any, model: Any) -> Any:
     return inputs
 
 
-def answer(loaded: Loaded, inputs: Any, method: Method | None, max_new_tokens: int) -> Answer:
-    """Return the model's greedy answer; without a method, the cache stays full and native."""
+def answer(
+    loaded: Loaded, inputs: Any, method: Method | None, max_new_tokens: int, **settings: Any
+) -> Answer:
+    """Return the model's greedy answer; without a method, the cache stays full and native.
+
+    `settings` are those of `compress`: storage, quantized.
+    """
     if method is None:
         return _full(loaded, inputs, max_new_tokens)
-    with compress(loaded.model, method) as session:
+    with compress(loaded.model, method, **settings) as session:
         output, clock = _generate(loaded, inputs, max_new_tokens)
     report = session.report
     return Answer(

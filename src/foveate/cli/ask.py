@@ -37,6 +37,10 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, 
 Attention = Annotated[
     str | None, typer.Option("--attn", help="Attention: sdpa, eager, flash_attention_2 ...")
 ]
+Storage = Annotated[str, typer.Option("--storage", help="dense, ragged, auto or static.")]
+Quantized = Annotated[
+    str | None, typer.Option("--quantized", help="Survivors in fewer bits: fp8, hqq or quanto.")
+]
 NewTokens = Annotated[
     int, typer.Option("--max-new-tokens", min=1, help="Longest answer in tokens.")
 ]
@@ -55,6 +59,8 @@ def command(
     dtype: Dtype = "auto",
     device: Device = "auto",
     attn: Attention = None,
+    storage: Storage = "dense",
+    quantized: Quantized = None,
     max_new_tokens: NewTokens = 64,
     compare: Compare = False,
     max_pixels: Pixels = MAX_PIXELS,
@@ -67,6 +73,7 @@ def command(
     _check(paths, question)
     pictures = [images.open_image(path, max_pixels) for path in paths]
     chosen = options.build_method(method, keep, option or [])
+    settings = {"storage": storage, "quantized": quantized}
     with console.only_stderr(), console.err().status("loading the model"):
         loaded = models.load(model, dtype, device, attn)
         inputs = answers.prepare(loaded, pictures, question)
@@ -76,7 +83,7 @@ def command(
     found = {}
     for name, run in runs.items():
         with console.only_stderr(), console.err().status(f"answering: {name}"):
-            found[name] = answers.answer(loaded, inputs, run, max_new_tokens)
+            found[name] = answers.answer(loaded, inputs, run, max_new_tokens, **settings)
     if json:
         asked = {"question": question, "images": paths, "model": loaded.name, "method": str(chosen)}
         console.print_json(asked | _keyed(found))
