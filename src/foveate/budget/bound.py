@@ -75,7 +75,7 @@ def all_layers(rankings: Sequence[Ranking], layers: int) -> Supply | None:
     return Supply(*(x[:, :1].expand(-1, layers) for x in (tokens.going, tokens.pinned)))
 
 
-def above(shares: Float[Tensor, "B m"], cap: Int[Tensor, "B m"]) -> Int[Tensor, "B m"]:
+def above(shares: Float[Tensor, "*b n"], cap: Int[Tensor, "*b n"]) -> Int[Tensor, "*b n"]:
     """Return whole numbers that rounding such shares cannot exceed.
 
     Largest remainders round a real number to one of its two neighbours.

@@ -60,7 +60,8 @@ class PooledHeads:
         even = inner_bounds(self.layers, rankings, layers)
         if even is None:
             return None
-        return self.shared(rankings, even[..., 0], most=not isinstance(self.layers, Given))
+        exact = isinstance(self.layers, Given) or len(rankings) >= layers
+        return self.shared(rankings, even[..., 0], most=not exact)
 
     def shared(
         self, rankings: Sequence[Ranking], even: Int[Tensor, "N B"], most: bool = False
@@ -68,38 +69,47 @@ class PooledHeads:
         """Return the counts of layers that have `even` tokens per head, or upper bounds of them."""
         tokens, group = supply(rankings), rankings[0].group
         base = (even - tokens.pinned.t()).clamp(min=0)
-        counts = []
-        for ranking, b, there in zip(rankings, base, tokens.going.unbind(-1), strict=True):
-            found = pool(ranking, tuple(b.tolist()), self.normalize)
-            if most and self.normalize:
-                found = (b * found.shape[-1]).minimum(there)[:, None].expand_as(found)
-            counts.append(self.heads(found, b, there, most))
-        return own_heads(torch.stack(counts) + (even - base)[..., None], group)
+        there = tokens.going.t()
+        found = torch.stack(
+            [
+                pool(ranking, tuple(b), self.normalize)
+                for ranking, b in zip(rankings, base.tolist(), strict=True)
+            ]
+        )
+        if most and self.normalize:
+            H = found.shape[-1]
+            found = (H * base).minimum(there)[..., None].expand_as(found)
+        return own_heads(self.heads(found, base, there, most) + (even - base)[..., None], group)
 
     def heads(
         self,
-        found: Int[Tensor, "B H"],
-        base: Int[Tensor, " B"],
-        there: Int[Tensor, " B"],
+        found: Int[Tensor, "N B H"],
+        base: Int[Tensor, "N B"],
+        there: Int[Tensor, "N B"],
         most: bool = False,
-    ) -> Int[Tensor, "B H"]:
+    ) -> Int[Tensor, "N B H"]:
         """Return how many tokens every head keeps of what may go, or an upper bound."""
         H = found.shape[-1]
-        part, cap = found.double() * (1 - self.alpha), there[:, None].expand_as(found)
+        part, cap = found.double() * (1 - self.alpha), there[..., None].expand_as(found)
         if self.rounding == "official":
-            floor = (self.alpha * base.double()).floor()[:, None]
+            floor = (self.alpha * base.double()).floor()[..., None]
             return (part + floor).round().long().minimum(cap)
-        shares = part + self.alpha * base.double()[:, None]
+        shares = part + self.alpha * base.double()[..., None]
         if most:
             return above(shares, cap)
         return round_to(shares, H * base, cap, torch.zeros_like(cap))
 
 
 @once
+def compared(ranking: Ranking) -> Float[Tensor, "B H T"]:
+    """Return what all heads are compared by, those of other processes too, which send it once."""
+    return all_heads(ranking.scores if ranking.mass is None else ranking.mass, ranking.group)
+
+
+@once
 def pool(ranking: Ranking, given: tuple[int, ...], normalize: bool) -> Int[Tensor, "B H"]:
     """Return how many of a row's best `H * given` tokens each head has, in host memory."""
-    mass = ranking.scores if ranking.mass is None else ranking.mass
-    may_go, mass = ranking.candidates, all_heads(mass, ranking.group)
+    may_go, mass = ranking.candidates, compared(ranking)
     may_go = all_heads(may_go, ranking.group) if may_go.ndim == 3 else may_go[:, None]
     may_go = may_go.expand_as(mass)
     base = torch.tensor(given, device=mass.device)

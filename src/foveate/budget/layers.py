@@ -92,7 +92,7 @@ class LayerShares:
             if self.overflow == "redistribute":
                 total = total.maximum(layers * floor).minimum(layers * cap)
             basin = Basin(total, cap, floor, layers - len(rankings))
-            counts = above(self.most(values, basin, layers), cap[:, None])
+            counts = above(self.most(values, basin, layers), tokens.going[:, : len(rankings)])
             return tokens.with_pinned(self.keep, counts)
 
         return bounded(self, rankings, layers, known)

@@ -20,7 +20,7 @@ from foveate.types import Float, Int
 __all__ = ["Basin", "filled", "level", "mixed", "powers"]
 
 HUGE = 1e300  # a level above every wall; times 0 it is still 0
-FINE, COARSE = 1.2, 2.0  # from one mixture to the next: where both parts count, and where one does
+FINE, COARSE = 1.1, 1.4  # from one mixture to the next: where both parts count, and where one does
 SMALL, SMALLEST = 0.1, 1e-3  # parts in a mixture
 STEEPS = 64  # intervals of the unknown slope of an exponential
 
@@ -113,12 +113,12 @@ def ratios() -> Float[Tensor, " K"]:
 
 def level(
     weights: Float[Tensor, "*batch B K m"],
-    room: Float[Tensor, "B K k"],
+    room: Int[Tensor, "B one k"],
     cap: Int[Tensor, " B"],
     floor: Int[Tensor, " B"],
-    extra: Float[Tensor, "K k"],
+    extra: Float[Tensor, "each k"],
 ) -> Float[Tensor, "*batch B K k"]:
-    """Return the levels at which `clip(level * weights, floor, cap)` sums to `room`, or a bit more.
+    """Return the levels at which `clip(level * weights, floor, cap)` sums to `room`.
 
     `level * extra` is part of the sum. Without floors the weights at their cap are found in closed
     form; then what is below its floor is fixed there, which can only lower the level.
@@ -153,7 +153,7 @@ def powers(values: Float[Tensor, "B m"], basin: Basin, layers: int) -> Float[Ten
     """Return upper bounds for weights `exp(values / std)`, the std being that of all layers."""
     below, steep = slopes(values, layers)
     weights = (-steep[..., None] * below[:, None]).exp()  # [B, K, m]
-    room = basin.room[:, None, None].expand(-1, STEEPS + 1, 1)
+    room = basin.room[:, None, None]
     found = level(weights, room, basin.cap, basin.floor, torch.zeros(1, 1, dtype=torch.float64))
     # Steeper weights are lower, and the level is higher.
     return basin.clip((found[:, 1:] * weights[:, :-1]).amax(-2))

@@ -116,7 +116,8 @@ class HeadTable:
         own = scores.flatten().expand(len(tokens.going), -1)
         total, cap = H * tokens.base(self.keep), tokens.going[:, 0]
         basin = Basin(total, cap, torch.zeros_like(cap), (tokens.going.shape[-1] - m) * H)
-        counts = above(mixed([torch.full_like(own, 1 / (m * H)), own], basin), cap[:, None])
+        found = mixed([torch.full_like(own, 1 / (m * H)), own], basin)
+        counts = above(found, cap[:, None].expand_as(found))
         pinned = tokens.with_pinned(self.keep, torch.zeros_like(tokens.going))[:, :m]
         return counts.view(-1, m, H) + pinned[..., None]
 
