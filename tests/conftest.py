@@ -19,6 +19,7 @@ collect_ignore = [
     "decoding.py",
     "families",
     "gold.py",
+    "layerwise.py",
     "ragged.py",
     "histories.py",
     "kernels/hopper.py",
@@ -27,6 +28,7 @@ collect_ignore = [
     "samples.py",
     "seam.py",
     "shared_heads.py",
+    "traces.py",
 ]
 
 torch.set_num_threads(1)

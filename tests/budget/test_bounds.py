@@ -1,7 +1,5 @@
 """Bounds: never below what is kept in the end, close to it, and quotas and pinned tokens nested."""
 
-import gc
-import weakref
 from dataclasses import dataclass, replace
 
 import pytest
@@ -21,82 +19,16 @@ from foveate.budget import (
     Uniform,
     Union,
 )
-from foveate.budget.layers import parts
-from foveate.budget.level import among_first
-from foveate.budget.mixed import Basin, filled, level, mixed, ratios
-from foveate.budget.once import once
 from foveate.calibration.tables import Table
 from foveate.line import select
 from foveate.method import Bounded, everything
 from foveate.methods import method, methods
 from foveate.types import Quota, Ranking
+from layerwise import KINDS, rankings
 from samples import PROMPTS, kinds_of, observations
 
-KINDS = ("log-normal", "steep", "spiked", "zeros", "all zero", "equal", "huge", "negative", "tiny")
 KEEPS = st.one_of(st.floats(0.01, 0.9), st.integers(1, 70), st.sampled_from([0.1, 0.5, 1.0, 1]))
 SEEDS = st.integers(0, 2**32)
-
-
-def statistics(kind, shape, made):
-    """Return made-up statistics of that kind."""
-    normal = torch.randn(shape, generator=made, dtype=torch.float64)
-    some = torch.rand(shape, generator=made) < 0.3
-    return {
-        "log-normal": normal.exp(),
-        "steep": (4 * normal).exp(),
-        "spiked": torch.where(some, (6 + normal).exp(), (normal / 4).exp()),
-        "zeros": torch.where(some, normal.exp(), 0),
-        "all zero": torch.zeros(shape, dtype=torch.float64),
-        "equal": torch.full(shape, 0.3, dtype=torch.float64),
-        "huge": ((normal * 20).exp() * 1e20).clamp(max=3e38),
-        "negative": normal * 3 - 2,
-        "tiny": (normal * 9 - 60).exp(),
-    }[kind].float()
-
-
-def rankings(seed, N, kinds=("log-normal", "spiked"), rows=3, H=2, T=40, pinned=False, wild=False):
-    """Return rankings of N layers whose rows differ in length; with `wild` in every other way."""
-    made = torch.Generator().manual_seed(seed)
-
-    def whole(least, most):
-        return int(torch.randint(least, most + 1, (), generator=made))
-
-    starts = torch.tensor([whole(0, T - 1) for _ in range(rows)])[:, None]
-    place = torch.arange(T)
-    tiers = torch.where(place < starts, -1, 0).expand(rows, T)
-    if pinned:
-        tiers = tiers.masked_fill((place >= T - whole(0, 9)) & (tiers == 0), 3)
-    if wild:
-        some = torch.rand(rows, T, generator=made)
-        tiers = tiers.masked_fill((some < 0.2) & (tiers == 0), 1)
-        tiers = tiers.masked_fill((some > 0.8) & (tiers == 0), 2)
-    by_head = wild and whole(0, 1)
-    share = [None, 0.0, 0.3, 0.5, 0.9, 1.0][whole(0, 5)] if wild else None
-    spread, mass, steps = whole(0, wild), whole(0, wild), whole(1, 9)
-    stats = [statistics(kinds[i % len(kinds)], (rows, N), made) for i in range(4)]
-    names = ("strength", "skewness", "mass", "other")
-
-    def scores():
-        scores = torch.rand(rows, H, T, generator=made) ** 4
-        return (scores * steps).round() if wild else scores
-
-    def turned():
-        """Return the tiers in another order for every head, so many of each as there were."""
-        order = torch.rand(rows, H, T, generator=made).masked_fill(tiers[:, None] < 0, -1)
-        return tiers[:, None].expand(-1, H, -1).gather(-1, order.argsort(dim=-1, stable=True))
-
-    return [
-        Ranking(
-            scores(),
-            turned() if by_head else tiers,
-            layer,
-            {name: x[:, layer] for name, x in zip(names, stats, strict=True)},
-            torch.rand(rows, T, generator=made).argsort(-1) if spread else None,
-            None if share is None else Quota(scores(), share),
-            scores() if mass else None,
-        )
-        for layer in range(N)
-    ]
 
 
 def table(seed, N, H, free=0):
@@ -288,70 +220,6 @@ def test_two_statistics_keep_less_than_twice_the_budget(seed, keep, N):
         assert (budget.bounds(found[:m], N)[..., 0].sum(0) <= 1.7 * whole + m).all()
 
 
-def basin_of(made, m, later, V=1000):
-    floor = torch.randint(0, 30, (4,), generator=made)
-    least = (m + later) * floor
-    total = torch.randint(1, V * (m + later) // 2, (4,), generator=made).maximum(least)
-    return Basin(total, torch.full((4,), V), floor, later)
-
-
-@pytest.mark.parametrize("whole", [False, True])
-@pytest.mark.parametrize("seed", range(12))
-def test_two_rays_are_bounded_by_little_more_than_their_worst_mixture(seed, whole):
-    made = torch.Generator().manual_seed(seed)
-    m, later = 1 + seed, 1 + seed % 3
-    rays = [statistics(KINDS[(seed + i) % 4], (4, m), made).double() for i in (0, 2)]
-    x, y = (parts(ray) for ray in rays)
-    basin = basin_of(made, m, later)
-    told = mixed([x, y], basin, whole)
-    worst = torch.zeros_like(told)
-    ratios = torch.cat([torch.logspace(-9, 0, 300), torch.linspace(0.01, 1, 100)]).double()
-    for a in ratios.tolist():
-        for s, k in ((a, 1.0), (1.0, a)):
-            weights = s * x + k * y
-            if whole:  # one later layer has the rest, the others their minimum
-                weights = torch.cat([weights, x.new_full((4, 1), 2 - s - k)], -1)
-                one = replace(basin, later=later - 1)
-                worst = worst.maximum(filled(weights, one)[:, :m])
-            else:
-                worst = worst.maximum(filled(weights, basin))
-    assert (told >= worst - 1e-6).all()
-    assert (told.sum(-1) <= 1.07 * worst.sum(-1) + m * basin.floor + 1).all()
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_levels_sum_to_the_room(seed):
-    made = torch.Generator().manual_seed(seed)
-    m = 1 + seed
-    weights = statistics(KINDS[seed % 4], (2, 4, 3, m), made).double()
-    basin = basin_of(made, m, 0)
-    room = basin.total[:, None, None].expand(4, 1, 2)
-    extra = torch.tensor([[0.0, 0.3], [0.0, 1e-9], [0.0, 5.0]]).double()
-    found = level(weights, room, basin.cap, basin.floor, extra)
-    low, high = (x[:, None, None, None] for x in (basin.floor, basin.cap))
-    sums = (found[..., None] * weights[..., None, :]).maximum(low).minimum(high).sum(-1)
-    sums = sums + found * extra
-    reach = torch.where(weights > 0, high[..., 0], low[..., 0]).sum(-1)[..., None]
-    assert torch.allclose(sums, torch.where(extra == 0, room.minimum(reach), room).double())
-
-
-def test_ratios_reach_from_one_ray_to_both():
-    t = ratios()
-    assert t[0] == 0 and t[-1] == 1 and (t.diff() > 0).all() and len(t) < 50
-
-
-@settings(max_examples=100, deadline=None)
-@given(SEEDS, st.integers(1, 6), st.integers(0, 50), st.booleans())
-def test_the_first_of_all_equal_sorting(seed, m, total, coarse):
-    made = torch.Generator().manual_seed(seed)
-    held = torch.rand(2, m, 8, generator=made, dtype=torch.float64)
-    held = ((held * 5).round() if coarse else held).sort(-1).values
-    found = among_first(held, torch.tensor([total, total // 2]))
-    for row, count in enumerate((total, total // 2)):
-        line = sorted(range(m * 8), key=lambda i: (held[row].flatten()[i], i))[:count]
-        assert found[row].tolist() == [sum(i // 8 == layer for i in line) for layer in range(m)]
-
-
 def test_the_last_tokens_of_a_level_may_go_to_any_layer():
     """Ten layers fall back together when an eleventh comes, and one takes all they leave."""
     sharp, flat = [0.5, 0.4, *[0.1 / 38] * 38], [0.5, *[0.5 / 39] * 39]
@@ -386,20 +254,3 @@ def test_nothing_is_known_of_layers_that_differ_or_budgets_that_tell_nothing():
     assert Dense(Uniform(0.5), 1).bounds(found[::-1], 5) is None  # not in the order of layers
     first = Dense(Own(), 9).bounds(found[:2], 4)
     assert torch.equal(first, torch.stack([everything(x) for x in found[:2]]))
-
-
-def test_a_ranking_is_read_once_and_not_kept():
-    asked = []
-
-    @once
-    def total(ranking, power):
-        asked.append(power)
-        return ranking.scores.pow(power).sum()
-
-    ranking = rankings(0, 1)[0]
-    assert total(ranking, 2) is total(ranking, 2) and total(ranking, 3) is not total(ranking, 2)
-    assert asked == [2, 3]
-    life = weakref.ref(ranking)
-    del ranking
-    gc.collect()
-    assert life() is None
