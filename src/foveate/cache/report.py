@@ -27,6 +27,7 @@ class LayerReport:
     kept_text: float
     bytes_full: int  # what an uncompressed cache would hold now
     bytes_stored: int  # what the stored keys and values hold, measured
+    bytes_filled: int  # what the stored tokens need: no empty slots, no room behind them
     bytes_metadata: int  # the positions beside them
     bytes_peak: int  # the most this layer held
     seconds: float  # ranking the last turn, on the host's clock: launching, on an accelerator
@@ -61,6 +62,11 @@ class CacheReport:
         return sum(layer.bytes_stored for layer in self.layers) + self.bytes_native
 
     @property
+    def bytes_filled(self) -> int:
+        """Return what the stored tokens need, in the type that attention sees."""
+        return sum(layer.bytes_filled for layer in self.layers) + self.bytes_native
+
+    @property
     def kept_visual(self) -> float:
         """Return the visual tokens kept per layer and head, summed over rows, mean over layers."""
         return sum(layer.kept_visual for layer in self.layers) / max(len(self.layers), 1)
@@ -82,7 +88,8 @@ class CacheReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain numbers, lists and strings."""
-        totals = ("bytes_full", "bytes_stored", "bytes_peak", "kept_visual", "kept_text")
+        sizes = ("bytes_full", "bytes_stored", "bytes_filled", "bytes_peak")
+        totals = (*sizes, "kept_visual", "kept_text")
         return {
             "method": self.method,
             **{name: getattr(self, name) for name in totals},
@@ -111,7 +118,8 @@ class CacheReport:
         """Return a line that says how layers are stored, if not all of them are dense."""
         names = [layer.storage for layer in self.layers]
         counts = ", ".join(f"{name} in {names.count(name)}" for name in dict.fromkeys(names))
-        return [f"storage: {counts} of {len(names)} layers"] if {*names} - {"dense"} else []
+        filled = f", {self.bytes_filled:,} bytes are filled" if "static" in names else ""
+        return [f"storage: {counts} of {len(names)} layers{filled}"] if {*names} - {"dense"} else []
 
     def __str__(self) -> str:
         share = self.bytes_stored / self.bytes_full if self.bytes_full else 1.0

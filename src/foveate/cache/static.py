@@ -119,15 +119,20 @@ class Static(Dense):
         return super().metadata_nbytes + beside
 
     def reserve(self, tokens: int) -> None:
-        """Make room for so many tokens more; free where there is, else one copy of all slots."""
+        """Make room for so many tokens more: free where there is, else one copy of all slots.
+
+        What moves takes room for all that the clock expects, or for half as many as it has.
+        """
         if self.device is None or (self.room is not None and self._used + tokens <= self.size):
             return
         keys, values = self.slots()
-        used, size = keys.shape[2], bucket(keys.shape[2] + tokens)
+        used = keys.shape[2]
+        more = max(tokens, self.clock.ahead, 0 if self.room is None else used // 2)
+        size, heads = bucket(used + more), 1 if self.positions is None else self.positions.shape[1]
         self.room = Room(
             keys=fixed(_widened(keys, size)),
             values=fixed(_widened(values, size)),
-            since=fixed(torch.empty(0, dtype=torch.int32, device=keys.device)),
+            since=fixed(keys.new_full((len(keys), heads, size), NEVER, dtype=torch.int32)),
             base=fixed(torch.zeros(1, dtype=torch.long, device=keys.device)),
             count=self.clock.on(keys.device),
         )
@@ -142,7 +147,7 @@ class Static(Dense):
             return super().append(keys, values)
         tokens = keys.shape[2]
         if self._used + tokens > self.size:
-            self.reserve(tokens + self._used // 2)
+            self.reserve(tokens)
         room, part = self.room, slice(self._used, self._used + tokens)
         room.keys[:, :, part], room.values[:, :, part] = keys, values
         self._used += tokens
@@ -164,8 +169,8 @@ class Static(Dense):
         """Return whether a step can be made as things are."""
         return self.room is not None and self.room.ready and self._used < self.size
 
-    def prepare(self, mask: Bool[Tensor, "B T"] | None) -> None:
-        """Say in tensors which slots there are; `mask` hides positions of the caller's choice."""
+    def prepare(self, mask: Tensor | None) -> None:
+        """Say in tensors which slots there are; a mask [B, T] hides positions where it is zero."""
         assert self.room is not None
         room, logical = self.room, self.logical()
         shown = logical >= 0

@@ -132,7 +132,7 @@ def _before(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         kwargs = {**bound, **rest}
         args = ()
     cache = cache_of(kwargs)
-    if cache is not None and cache.stepping:  # whoever makes compiled steps prepares them
+    if cache is not None and cache.turn.stepping:  # whoever makes compiled steps prepares them
         return None
     attachment = _attachments.get(model)
     if attachment is None:
@@ -172,7 +172,7 @@ def _caches(model: nn.Module, text_config: Any, kwargs: dict[str, Any]) -> bool:
 def _after(model: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
     """Close the seam, and let the cache compress; `output` is None where the pass raised."""
     cache = cache_of(kwargs)
-    if cache is not None and cache.stepping:
+    if cache is not None and cache.turn.stepping:
         return
     if cache is None:
         cache = cache_of({"past_key_values": getattr(output, "past_key_values", None)})

@@ -109,16 +109,6 @@ class CompressedCache(Cache):
         return max(layer.store.seen for layer in self.compressed_layers)
 
     @property
-    def is_static(self) -> bool:
-        """Return whether storage has room behind what is stored, as compiled steps need."""
-        return self.form.storage == "static"
-
-    @property
-    def stepping(self) -> bool:
-        """Return whether a compiled step runs, which is prepared and counted outside of it."""
-        return self.turn.stepping
-
-    @property
     def is_compileable(self) -> bool:
         """Return what `generate` is told when it asks whether to compile its steps."""
         return self.is_offered and can_step(self)

@@ -17,6 +17,8 @@ from foveate.method import When
 
 if TYPE_CHECKING:
     from foveate.hf.attach import Attachment, Lease
+    from foveate.hf.storage import Form
+    from foveate.hf.turn import Turn
 
 
 class SeamCache(Protocol):
@@ -24,8 +26,8 @@ class SeamCache(Protocol):
 
     lease: Lease
     open: ExitStack | None
-    is_static: bool  # steps may be compiled
-    stepping: bool  # a compiled step runs
+    form: Form
+    turn: Turn
     recorder: Owner | None  # takes the report of a bare forward pass in a context
     seen: int
     grids: Mapping[str, Any]  # what a `generate` call says of its images' patches
@@ -142,7 +144,7 @@ def _generate(
     cache.expect(length, _new_tokens(model, args, kwargs, length))
     cache.grids = {name: kwargs[name] for name in GRIDS if kwargs.get(name) is not None}
     try:
-        with attachment.steps.open() if cache.is_static else nullcontext():
+        with attachment.steps.open() if cache.form.storage == "static" else nullcontext():
             output = call(*args, **kwargs)
     except OutsidePass as error:
         if _option(model, args, kwargs, "prefill_chunk_size") is not None:

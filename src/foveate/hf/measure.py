@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from foveate.cache.report import CacheReport, LayerReport
+from foveate.hf.static import static_notes
 from foveate.scope import Visual
 from foveate.types import TokenKinds
 
@@ -78,11 +79,18 @@ def _layer(
         kept_text=int((filled & ~seen_visual).sum()) / heads,
         bytes_full=B * H * layer.store.seen * width,
         bytes_stored=layer.store.nbytes,
+        bytes_filled=_filled(layer) * width,
         bytes_metadata=layer.store.metadata_nbytes,
         bytes_peak=max(layer.peak, layer.nbytes),
         seconds=cache.turn.seconds.get(layer.index, 0.0),
         explain=_explain(cache, layer.index),
     )
+
+
+def _filled(layer: CompressedLayer) -> int:
+    """Return how many tokens all rows and heads of a layer store."""
+    logical = layer.store.logical()
+    return int((logical >= 0).sum()) * layer.store.shape[1] // logical.shape[1]
 
 
 def _explain(cache: CompressedCache, index: int) -> Mapping[str, Any]:
@@ -104,7 +112,7 @@ def native_bytes(layer: Any) -> int:
 
 def _notes(cache: CompressedCache, kinds: TokenKinds | None) -> list[str]:
     """Return what a reader of the report should know."""
-    notes, explained = list(cache.notes), list(cache.explain.values())
+    notes, explained = [*cache.notes, *static_notes(cache)], list(cache.explain.values())
     if cache.held_whole is not None:
         notes.append(
             f"every layer was held whole until the last one was ranked: {cache.held_whole}"

@@ -21,7 +21,7 @@ from foveate.hf.kinds import has_features
 if TYPE_CHECKING:
     from foveate.hf.cache import CompressedCache
 
-__all__ = ["Step", "Steps", "can_step", "static_of"]
+__all__ = ["Step", "Steps", "can_step", "static_notes", "static_of"]
 
 ASKED = ("_valid_auto_compile_criteria", "get_compiled_call")
 KEPT = ("_compiled_call", "_last_compile_config")  # where transformers keeps what it compiled
@@ -46,7 +46,21 @@ class Step(Tag):
 
 def can_step(cache: CompressedCache) -> bool:
     """Return whether a step with this cache can be compiled: every layer must be ours."""
-    return cache.is_static and len(cache.compressed_layers) == len(cache.layers)
+    return cache.form.storage == "static" and not _native(cache)
+
+
+def static_notes(cache: CompressedCache) -> list[str]:
+    """Return what a report says of compiled steps."""
+    if cache.form.storage != "static" or not _native(cache):
+        return []
+    return [
+        f"{_native(cache)} of {len(cache.layers)} layers are stored as the model has them, so "
+        "generate does not compile its steps"
+    ]
+
+
+def _native(cache: CompressedCache) -> int:
+    return len(cache.layers) - len(cache.compressed_layers)
 
 
 def static_of(inputs: Mapping[str, Any]) -> CompressedCache | None:
@@ -144,22 +158,19 @@ def _is_step(cache: CompressedCache, inputs: Mapping[str, Any]) -> bool:
         and turn.plain_mask
         and (turn.expected is None or cache.seen >= turn.expected)
         and not has_features(inputs)
+        and not inputs.get("output_attentions")
     )
 
 
 def _step(cache: CompressedCache, call: Callable[..., Any], inputs: dict[str, Any]) -> Any:
     """Make one compiled step: prepare it, run it, count it."""
-    cache.begin(inputs, 1)
-    cache.place(inputs, 1)
-    mask, inputs["attention_mask"] = inputs.get("attention_mask"), None
-    found = [layer.store for layer in cache.compressed_layers]
-    stores = [store for store in found if isinstance(store, Static) and store.device is not None]
-    if not all(store.is_ready for store in stores):
-        _prepare(cache, stores, mask)
-    cache.turn.stepping = True
     try:
+        cache.begin(inputs, 1)
+        cache.place(inputs, 1)
+        stores = _prepared(cache, inputs.get("attention_mask"))
+        cache.turn.stepping = True
         with attention_seam(cache.attachment.text_config):
-            output = call(**inputs)
+            output = call(**{**inputs, "attention_mask": None})
     except BaseException:
         cache.turn.stepping = False
         cache.fail()
@@ -172,9 +183,13 @@ def _step(cache: CompressedCache, call: Callable[..., Any], inputs: dict[str, An
     return output
 
 
-def _prepare(cache: CompressedCache, stores: list[Static], mask: Tensor | None) -> None:
-    """Bring what the host knows of every layer into tensors; once per prompt, and when it grows."""
-    for store in stores:
-        store.reserve(1)
-        store.prepare(mask)
-    cache.form.clock.restart(cache.seen)
+def _prepared(cache: CompressedCache, mask: Tensor | None) -> list[Static]:
+    """Return what layers store, brought into tensors: once per prompt, and whenever it moves."""
+    found = [layer.store for layer in cache.compressed_layers]
+    stores = [store for store in found if isinstance(store, Static) and store.device is not None]
+    if not all(store.is_ready for store in stores):
+        for store in stores:
+            store.reserve(1)
+            store.prepare(mask)
+        cache.form.clock.restart(cache.seen)
+    return stores

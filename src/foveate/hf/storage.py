@@ -105,7 +105,7 @@ class Form:
     def settled(self, store: Store) -> Store:
         """Return the storage in which a layer goes on to decode, all its prompt being packed."""
         if isinstance(store, Static):
-            store.reserve(self.clock.ahead)
+            store.reserve(max(self.clock.ahead, 1))
         if self.quantized is None or store.device is None:
             return store
         assert isinstance(store, Dense)
