@@ -7,9 +7,13 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 
+from foveate.budget import LayerShares, PooledHeads
 from foveate.group import all_heads, own_heads, total
 from foveate.method import Bounded, Method, Plan, plan
-from foveate.schedule import Accumulated, LatestRow, OldestFirst, Steady
+from foveate.reduce import Evict
+from foveate.schedule import Accumulated, AfterPrefill, LatestRow, OldestFirst, Steady
+from foveate.scope import Visual
+from foveate.score import Attention, Described
 from foveate.types import Observation, Ranking, Stored
 from samples import PROMPTS, kinds_of, observations
 from shared_heads import VARIANTS, by_hand, named, write_tables
@@ -151,6 +155,22 @@ def test_scores_of_single_heads_cost_no_message():
             assert table.calls == 0, name
     _, table = plans(named("aircache", 0.4, {}, {}), sample, 2)
     assert table.calls == 2 * len(sample), "the window, and the scores: heads are alike after that"
+
+
+def test_what_heads_are_compared_by_is_sent_once_for_all_bounds():
+    N, sample = 3, observations(kinds_of(*PROMPTS["two images"]), layers=3, Hq=12, H=4)
+    score = Described(Attention(heads="per_kv_head"))
+    budget = PooledHeads(LayerShares(0.4, ("strength",)))
+    method = Method(Visual(), score, budget, Evict(), AfterPrefill())
+
+    def bounds(place: Place) -> None:
+        rankings = [method.rank(part(x, place)) for x in sample]
+        for m in range(N):
+            budget.bounds(rankings[: m + 1], N)
+        budget(rankings)
+
+    _, table = in_parallel(2, bounds)
+    assert table.calls == 3 * N, "in every layer the window, the strength, and what is compared"
 
 
 RULES = [
