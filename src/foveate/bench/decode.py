@@ -7,7 +7,7 @@ want alike.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -171,26 +171,28 @@ def _lengths(report: foveate.CacheReport, size: Size) -> tuple[float, float]:
 
 
 def _timed(
-    prompted: Prompted, caches: dict[str, Any], setting: DecodeSetting, tick: Any
-) -> dict[str, list[float]]:
+    prompted: Prompted, caches: dict[str, Any], setting: DecodeSetting, tick: Callable[[], None]
+) -> Times:
     """Return the median time of a step per round, for each cache; round -1 warms up."""
     times: Times = {name: [] for name in caches}
     for number in range(-1, setting.rounds):
-        for name in turned(list(caches), number):
-            spent = _steps(prompted, copy.deepcopy(caches[name]), setting)
+        for name, spent in _round(prompted, copy.deepcopy(caches), setting, number).items():
             if number >= 0:
-                times[name].append(spent)
+                times[name].append(Spread.of(spent).median)
         tick()
     return times
 
 
-def _steps(prompted: Prompted, cache: Any, setting: DecodeSetting) -> float:
-    """Return the median time of one decode step."""
-    spent, clock = [], CLOCKS[setting.clock]
+def _round(
+    prompted: Prompted, caches: dict[str, Any], setting: DecodeSetting, number: int
+) -> Times:
+    """Return the times of all steps; every cache makes one step before any makes the next."""
+    spent: Times = {name: [] for name in caches}
     for index in range(setting.steps):
-        step = partial(prompted.step, cache, prompted.size.tokens + index)
-        spent.append(milliseconds(step, setting.device, clock))
-    return Spread.of(spent).median
+        for name in turned(list(caches), number + index):
+            step = partial(prompted.step, caches[name], prompted.size.tokens + index)
+            spent[name].append(milliseconds(step, setting.device, CLOCKS[setting.clock]))
+    return spent
 
 
 def _check_is_compressed(report: foveate.CacheReport) -> None:
