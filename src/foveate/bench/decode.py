@@ -222,7 +222,8 @@ def decode_table(result: Result) -> Table:
         for name in sorted(numbers["milliseconds"], key=lambda name: name != NATIVE)
         if name != FULL
     ]
-    columns = ["kept", "cache", "tokens per head (longest)", "stored", "step"]
+    clock = result["setting"]["clock"]
+    columns = ["kept", "cache", "tokens per head (longest)", "stored", f"step, {clock} time"]
     return {"columns": [*columns, "/ full cache", "/ native", "goal"], "rows": rows}
 
 
@@ -256,7 +257,7 @@ def decode_chart(result: Result) -> Chart:
     panel = Panel(
         "",
         "tokens that a head holds on average",
-        "milliseconds per step",
+        f"milliseconds per step, {result['setting']['clock']} time",
         tuple(lines),
         rules={f"full cache, {result['setting']['size']['visual'][0] ** 2:,} image tokens": full},
         log="x",

@@ -217,7 +217,8 @@ def prefill_table(result: Result) -> Table:
         verdict = "" if not asked else "met" if not missed else f"missed at {len(missed)}"
         limit = f"<= {asked[0].limit:.0%} {_of(each[0])}: " if asked else ""
         rows.append([name, each[0]["reads"], *map(_cell, each), limit + verdict])
-    heads = [f"{case}, added to prefill" for case in cases]
+    clock = result["setting"]["clock"]
+    heads = [f"{case}, {clock} time added to prefill" for case in cases]
     return {"columns": ["preset", "score reads", *heads, "goal"], "rows": rows}
 
 
