@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foveate.kernels.compact import compact
 from foveate.kernels.ragged_attention import Layout
 from foveate.types import Bool, Float, Int
 
@@ -42,10 +43,8 @@ class Segments:
         """Return the named entries, with their positions and numbers."""
         chosen = keep.reshape(-1).nonzero().flatten()
         counts = keep.sum(-1).flatten()
-        flat_keys, flat_values = _entries(keys, chosen), _entries(values, chosen)
         return Segments(
-            flat_keys,
-            flat_values,
+            *compact(keys, values, chosen),
             positions.expand_as(keep).reshape(-1)[chosen].int(),
             _offsets(counts),
             keep.shape[1],
@@ -190,11 +189,6 @@ class Segments:
 def _offsets(counts: Int[Tensor, " m"]) -> Int[Tensor, " n"]:
     """Return where runs of these lengths begin, and where the last one ends."""
     return torch.nn.functional.pad(counts.cumsum(0), (1, 0))
-
-
-def _entries(entries: Float[Tensor, "B H T D"], chosen: Int[Tensor, " k"]) -> Tensor:
-    """Return the entries with these numbers, counted over rows, heads and tokens."""
-    return entries.reshape(-1, entries.shape[-1])[chosen]
 
 
 def _held(*tensors: Tensor) -> int:
