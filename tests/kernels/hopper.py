@@ -4,6 +4,7 @@ Run as a program, with the name of a kernel: where Triton interprets, it cannot 
 """
 
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime import JITFunction, driver
 
+from foveate.kernels.column_stats import fused as column_stats
 from foveate.kernels.compact import fused as compact
 from foveate.kernels.ragged_attention import fused as ragged_attention
 
@@ -106,10 +108,28 @@ def packing(dtype: torch.dtype, D: int) -> None:
     compact.compact(entries, entries, slots)
 
 
+def scores(dtype: torch.dtype, D: int, **options: Any) -> None:
+    """Sum the columns of the last 33 rows of a prompt of 4,000 tokens."""
+    queries, keys = torch.empty(1, 28, 33, D, dtype=dtype), torch.empty(1, 4, 4_000, D, dtype=dtype)
+    rows = torch.arange(4_000 - 33, 4_000)[None]
+    column_stats.column_stats(queries, keys, scaling=0.1, rows=rows, **options)
+
+
+def every_score(dtype: torch.dtype, D: int) -> None:
+    """Take maxima, squares and means over a group, with everything that can be given."""
+    columns, positions = torch.ones(1, 28, 4_000, dtype=torch.bool), torch.arange(4_000)[None]
+    for power in (2, math.inf):
+        scores(dtype, D, power=power, group=True, columns=columns, positions=positions)
+
+
 CASES: dict[str, dict[str, tuple[Case, tuple[int, ...]]]] = {
     "ragged_attention": {
         "few_queries": (few_queries, (64, 80, 128)),
         "every_option": (every_option, (80,)),
+    },
+    "column_stats": {
+        "scores": (scores, (64, 80, 128)),
+        "every_score": (every_score, (80,)),
     },
     "compact": {"packing": (packing, (64, 80, 128))},
 }

@@ -16,7 +16,11 @@ SPILLED_BYTES = 256  # of a thread; a loop that does not fit its registers spill
 
 @pytest.mark.parametrize(
     ("kernel", "parts"),
-    [("ragged_attention", {"attend_units", "merge_units"}), ("compact", {"copy_rows"})],
+    [
+        ("ragged_attention", {"attend_units", "merge_units"}),
+        ("column_stats", {"norm_rows", "add_columns"}),
+        ("compact", {"copy_rows"}),
+    ],
 )
 def test_compiles_for_hopper(kernel, parts, tmp_path):
     environment = os.environ | {"TRITON_CACHE_DIR": str(tmp_path)}

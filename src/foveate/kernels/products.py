@@ -1,11 +1,21 @@
-"""Products of matrices inside kernels in Triton."""
+"""What kernels in Triton share: how wide the device is, and how matrices are multiplied."""
+
+from functools import cache
 
 import torch
 import triton
 import triton.language as tl
 from triton.runtime import JITFunction
 
-__all__ = ["precision", "product"]
+__all__ = ["multiprocessors", "precision", "product"]
+
+
+@cache
+def multiprocessors(device: torch.device) -> int:
+    """Return how many multiprocessors a device has; one, if it is none of NVIDIA's or AMD's."""
+    if device.type != "cuda":
+        return 1
+    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def precision(dtype: torch.dtype) -> dict[str, object]:

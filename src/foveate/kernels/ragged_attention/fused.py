@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 import triton
 from torch import Tensor
 
-from foveate.kernels.products import precision
+from foveate.kernels.products import multiprocessors, precision
 from foveate.kernels.ragged_attention.layout import Layout
 from foveate.kernels.ragged_attention.units import attend_units, merge_units
 from foveate.types import Float, Int
@@ -82,14 +80,6 @@ def unit_tokens(tokens: int, blocks: int, device: torch.device) -> int:
     """Return how long a unit is to be, so that all multiprocessors have some of all the tokens."""
     wanted = triton.cdiv(tokens * blocks, WAVES * multiprocessors(device))
     return LEAST_TOKENS * max(1, triton.cdiv(wanted, LEAST_TOKENS))
-
-
-@cache
-def multiprocessors(device: torch.device) -> int:
-    """Return how many multiprocessors a device has; one, if it is none of NVIDIA's or AMD's."""
-    if device.type != "cuda":
-        return 1
-    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def bias_steps(prefix_bias: Tensor | None, tail_bias: Tensor | None) -> tuple[int, ...]:
