@@ -2,7 +2,7 @@
 VENV ?= .venv
 PYTHON_BIN := $(VENV)/bin/python
 JOBS ?= 2
-WHAT ?= decode prefill peak sums rows
+WHAT ?= decode prefill peak sums rows papers peers
 
 .DEFAULT_GOAL := help
 .PHONY: setup demo test test-gpu test-matrix check format bench bench-gpu train-tiny clean help

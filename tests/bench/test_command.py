@@ -142,7 +142,7 @@ def test_there_is_no_way_around_the_tests(command):
 def test_every_subject_takes_the_options_that_it_names():
     given = {
         "keep": (0.3,), "kv_heads": 2, "rounds": 2, "dtype": "float16",
-        "presets": ("snapkv",), "tokens": (256,),
+        "presets": ("snapkv",), "tokens": (2048,),
     }  # fmt: skip
     common = {"device": "cpu", "seed": 5, "clock": "cpu"}
     settings = _settings(list(bench.SUBJECTS), common, given)

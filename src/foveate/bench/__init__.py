@@ -1,5 +1,6 @@
 """Measures what compression costs in prefill, saves in decode, and holds in memory."""
 
+from foveate.bench.beside import papers_chart, papers_table
 from foveate.bench.decode import (
     decode_chart,
     decode_goals,
@@ -9,7 +10,15 @@ from foveate.bench.decode import (
     measure_decode,
 )
 from foveate.bench.gate import root, verify
+from foveate.bench.papers import measure_papers, papers_setting, papers_ticks
 from foveate.bench.peak import measure_peak, peak_chart, peak_goals, peak_setting, peak_table
+from foveate.bench.peers import (
+    measure_peers,
+    peers_chart,
+    peers_setting,
+    peers_table,
+    peers_ticks,
+)
 from foveate.bench.prefill import (
     measure_prefill,
     prefill_chart,
@@ -84,6 +93,24 @@ SUBJECTS = {
         table=rows_table,
         chart=rows_chart,
         heeds=("keep", "kv_heads", "rounds", "dtype"),
+    ),
+    "papers": Subject(
+        about="grids of the papers' tables, beside what they print and what bytes alone give",
+        setting=papers_setting,
+        measure=measure_papers,
+        ticks=papers_ticks,
+        table=papers_table,
+        chart=papers_chart,
+        heeds=("rounds", "dtype", "tokens", "grids"),
+    ),
+    "peers": Subject(
+        about="the same methods by kvpress, in an environment of its own",
+        setting=peers_setting,
+        measure=measure_peers,
+        ticks=peers_ticks,
+        table=peers_table,
+        chart=peers_chart,
+        heeds=("keep", "rounds", "dtype", "peer_python"),
     ),
 }
 

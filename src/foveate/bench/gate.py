@@ -14,7 +14,7 @@ TESTS = {
     "decode": (
         ("tests/cache", ""),
         ("tests/kernels", "ragged or compact"),
-        ("tests/hf", "qwen2-vl or cache"),
+        ("tests/hf", "qwen2-vl or cache or ragged or static"),
         ("tests/methods", "aircache or mixkv or adakv"),
     ),
     "prefill": (
@@ -25,10 +25,23 @@ TESTS = {
     "peak": (
         ("tests/budget", ""),
         ("tests/hf/test_presets.py", "qwen2-vl"),
-        ("tests/hf", "memory or bounded or peak"),
+        ("tests/hf", "memory or stream"),
+        ("tests/cache", "ledger"),
     ),
     "sums": (("tests/kernels", "column_stats"),),
     "rows": (("tests/kernels", "column_stats"), ("tests/hf/test_presets.py", "qwen2-vl")),
+    "papers": (
+        ("tests/cache", ""),
+        ("tests/kernels", "ragged or compact"),
+        ("tests/hf", "qwen2-vl or cache"),
+        ("tests/methods", "aircache or lookm or mixkv or adakv or snapkv"),
+    ),
+    "peers": (
+        ("tests/cache", ""),
+        ("tests/kernels", "ragged or compact"),
+        ("tests/hf", "qwen2-vl or cache"),
+        ("tests/methods", "snapkv or adakv or expected or knorm"),
+    ),
 }
 
 

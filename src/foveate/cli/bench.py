@@ -45,6 +45,12 @@ def command(
         str, typer.Option("--clock", help="wall, or cpu: CPU time, for machines with other work.")
     ] = "wall",
     seed: Annotated[int, typer.Option("--seed", help="Seed of weights and prompt.")] = 20260,
+    grids: Annotated[
+        str | None, typer.Option("--grids", help="Grids of the papers: aircache-qwen2-vl,lookm")
+    ] = None,
+    peer_python: Annotated[
+        str | None, typer.Option("--peer-python", help="Python of an environment with kvpress.")
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Folder; benchmarks/results and docs/charts if not given."),
@@ -72,6 +78,8 @@ def command(
         "kv_heads": kv_heads,
         "rounds": rounds,
         "dtype": dtype,
+        "grids": _several("--grids", grids, str),
+        "peer_python": peer_python,
     }
     where = str(find_device(device))
     common = {"device": where, "seed": seed, "clock": clock}
