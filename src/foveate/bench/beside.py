@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from foveate.bench.published import BYTES, DECODE, FULL, GRIDS, PEAK, PREFILL, RATE, TOTAL
+from foveate.bench.published import BYTES, DECODE, GRIDS, PEAK, PREFILL, RATE, TOTAL
 from foveate.bench.result import Spread
 from foveate.bench.subject import Chart, Line, Panel, Result, Table
 
@@ -19,7 +19,7 @@ def papers_table(result: Result) -> Table:
             begin = [
                 numbers["grid"],
                 f"{of_paper['batch']} x {of_paper['prompt']:,}",
-                variant.name if variant.over == FULL else f"{variant.name} / {variant.over}",
+                variant.label,
             ]
             if "missing" in numbers:
                 rows.append([*begin, numbers["missing"], *[""] * 6])
@@ -73,7 +73,7 @@ def _panel(name: str, cases: list[dict[str, Any]]) -> Panel:
         of_paper = numbers["of_paper"]
         for variant in GRIDS[name].variants:
             row = len(names)
-            names.append(f"{of_paper['batch']} x {of_paper['prompt'] // 1024}k, {variant.name}")
+            names.append(f"{of_paper['batch']} x {of_paper['prompt'] // 1024}k, {variant.label}")
             spread = Spread(**numbers["ratios"][variant.name][quantity])
             spreads.append(spread)
             shown.setdefault("measured", []).append((spread.median, row))

@@ -33,13 +33,13 @@ TESTS = {
     "papers": (
         ("tests/cache", ""),
         ("tests/kernels", "ragged or compact"),
-        ("tests/hf", "qwen2-vl or cache"),
+        ("tests/hf", "qwen2-vl or cache or ragged or static"),
         ("tests/methods", "aircache or lookm or mixkv or adakv or snapkv"),
     ),
     "peers": (
         ("tests/cache", ""),
         ("tests/kernels", "ragged or compact"),
-        ("tests/hf", "qwen2-vl or cache"),
+        ("tests/hf", "qwen2-vl or cache or ragged or static"),
         ("tests/methods", "snapkv or adakv or expected or knorm"),
     ),
 }

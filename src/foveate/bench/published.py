@@ -26,6 +26,11 @@ class Variant:
     keep: float
     over: str = FULL
 
+    @property
+    def label(self) -> str:
+        """Return the name, and what it is compared with if that is no full cache."""
+        return self.name if self.over == FULL else f"{self.name} / {self.over}"
+
 
 @dataclass(frozen=True)
 class Point:
