@@ -50,6 +50,14 @@ def test_full_and_two_pass_hold_every_layer(result):
         assert numbers["layer"] == TOKEN * 150
 
 
+def test_ours_holds_less_on_the_way_and_no_less_at_the_end(result):
+    for numbers in result["cases"].values():
+        assert max(numbers["curve"][peak.OURS]) < max(numbers["curve"][peak.TWO])
+        assert numbers["most"][peak.OURS] < numbers["most"][peak.TWO]
+        for variant, curve in numbers["curve"].items():
+            assert numbers["final"] <= max(curve) <= numbers["most"][variant]
+
+
 def test_one_pass_keeps_the_same_tokens(result):
     for numbers in result["cases"].values():
         assert numbers["same_tokens"] is True
@@ -63,7 +71,7 @@ def test_a_budget_wrapped_for_two_passes_says_no_bounds():
 
 
 def test_height_over_final_size_and_one_layer():
-    numbers = {"curve": {peak.OURS: [10, 25, 20]}, "layer": 10, "final": 10}
+    numbers = {"most": {peak.OURS: 25}, "layer": 10, "final": 10}
     assert peak.over(numbers, peak.OURS) == 0.5
 
 

@@ -75,6 +75,7 @@ def measure_peak(setting: PeakSetting, tick: Tick) -> Cases:
             "final": told[OURS]["final"],
             "same_tokens": told[TWO]["kept"] == told[OURS]["kept"],
             "curve": {variant: one["curve"] for variant, one in told.items()},
+            "most": {variant: one["most"] for variant, one in told.items()},
             "process": {variant: one["process"] for variant, one in told.items()},
         }
     return found
@@ -99,10 +100,11 @@ def run(words: dict[str, Any]) -> dict[str, Any]:
             prompted.prefill(cache)
 
     process = growth(work, words["device"])
-    told = {"curve": curve, "final": held(cache), "process": process, "kept": None}
-    if words["variant"] != FULL:
-        told["kept"] = _kept(cache.report(), size)
-    return told
+    told = {"curve": curve, "final": held(cache), "process": process}
+    if words["variant"] == FULL:
+        return {**told, "most": max(curve), "kept": None}
+    report = cache.report()
+    return {**told, "most": report.bytes_peak, "kept": _kept(report, size)}
 
 
 def _cache(prompted: Prompted, words: dict[str, Any]) -> Any:
@@ -163,9 +165,8 @@ def _kept(report: foveate.CacheReport, size: Size) -> str:
 
 
 def over(numbers: dict[str, Any], variant: str) -> float:
-    """Return how far a curve rises over final size and one layer, as a share of the final size."""
-    most = max(numbers["curve"][variant])
-    return (most - numbers["layer"] - numbers["final"]) / numbers["final"]
+    """Return how far the most that was held is over final size and one layer, in final sizes."""
+    return (numbers["most"][variant] - numbers["layer"] - numbers["final"]) / numbers["final"]
 
 
 def peak_goals(result: Result) -> list[Goal]:
@@ -181,13 +182,13 @@ def peak_table(result: Result) -> Table:
     rows = []
     for goal, (name, numbers) in zip(peak_goals(result), result["cases"].items(), strict=True):
         for variant in (TWO, OURS):
-            most = max(numbers["curve"][variant])
+            most = numbers["most"][variant]
             rows.append(
                 [
                     name,
                     variant,
                     _mib(most),
-                    f"{most / max(numbers['curve'][FULL]):.2f}",
+                    f"{most / numbers['most'][FULL]:.2f}",
                     _mib(numbers["final"]),
                     f"{over(numbers, variant):+.0%} of final",
                     str(goal) if variant == OURS else "",
