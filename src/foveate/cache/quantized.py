@@ -20,7 +20,9 @@ __all__ = ["Codec", "Quantized"]
 class Codec(Protocol):
     """A way to hold a tensor in fewer bits; groups of numbers never reach from token to token."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Return what reports call it."""
 
     def encode(self, tensor: Float[Tensor, "*shape D"]) -> Any:
         """Return what is held in place of the tensor."""
