@@ -63,6 +63,9 @@ def play(budget, rankings, lazy):
             assert not (keep & ~before).any(), "what is gone stays gone"
             held[layer] = keep
             copied += int(keep.sum())
+        for i, line in enumerate(ledger.lines):
+            allowed = int(select(line.ranking, ledger.bounds[i]).sum())
+            assert ledger.held[i] * (1 - lazy) <= allowed + 1e-9 or ledger.held[i] == allowed
     assert copied == ledger.moved
     return ledger, held
 

@@ -122,9 +122,9 @@ class Segments:
     def _picked(self, entries: Int[Tensor, " k"], offsets: Int[Tensor, " n"]) -> Segments:
         """Return these entries, in runs of new lengths."""
         return Segments(
-            self.keys[entries],
-            self.values[entries],
-            self.positions[entries],
+            self.keys.index_select(0, entries),
+            self.values.index_select(0, entries),
+            self.positions.index_select(0, entries),
             offsets,
             self.heads,
             {name: part[entries] for name, part in self.state.items()},

@@ -57,7 +57,7 @@ def narrowed(held: Segments, keep: Bool[Tensor, "B H T"]) -> Segments:
     """Return the entries of the positions that are kept."""
     runs = torch.arange(keep.shape[0] * keep.shape[1], device=keep.device)
     runs = runs.repeat_interleave(held.counts, output_size=len(held.positions))
-    return held.filtered(keep.reshape(-1)[runs * keep.shape[-1] + held.positions])
+    return held.filtered(keep.reshape(-1).index_select(0, runs * keep.shape[-1] + held.positions))
 
 
 def packed(kept: Segments) -> LayerKV:
