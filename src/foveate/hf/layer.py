@@ -81,7 +81,7 @@ class CompressedLayer(DynamicLayer):
     @keys.setter
     def keys(self, value: Tensor | None) -> None:
         if value is None:
-            self.store.clear()
+            self.store = self.form.empty()
         else:
             raise CacheError(NOT_SET)
 
