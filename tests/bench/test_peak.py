@@ -58,10 +58,15 @@ def test_ours_holds_less_on_the_way_and_no_less_at_the_end(result):
             assert numbers["final"] <= max(curve) <= numbers["most"][variant]
 
 
-def test_one_pass_keeps_the_same_tokens(result):
-    for numbers in result["cases"].values():
-        assert numbers["same_tokens"] is True
-        assert 0 < numbers["final"] < numbers["curve"][peak.FULL][-1]
+def test_other_tokens_than_in_two_passes_are_an_error(monkeypatch):
+    told = {"curve": [9], "final": 3, "process": 5, "most": 9}
+
+    def here(name, words):
+        return {**told, "kept": words["variant"]}
+
+    monkeypatch.setattr(peak, "in_fresh_process", here)
+    with pytest.raises(foveate.CacheError, match="aircache keeps other tokens"):
+        SUBJECT.measure(SMALL, lambda name: None)
 
 
 def test_a_budget_wrapped_for_two_passes_says_no_bounds():
