@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from foveate.cache.dense import Dense
+from foveate.cache.segments import Segments
 from foveate.types import Bool, Float, Int, LayerKV
 
-__all__ = ["Codec", "Quantized"]
+__all__ = ["Codec", "Encoded", "Quantized"]
 
 
 @runtime_checkable
@@ -67,7 +68,7 @@ class Quantized(Dense):
 
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
-        self.name = codec.name
+        self.name = f"dense {codec.name}"
         self.blocks: list[Block] = []
         self._keys: Tensor | None = None  # behind the blocks
         self._values: Tensor | None = None
@@ -220,3 +221,44 @@ class Quantized(Dense):
             self._keys = self._keys[:, :, slots:].clone()
             self._values = self._values[:, :, slots:].clone()
             self.blocks = blocks
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded(Segments):
+    """Segments in fewer bits, decoded whenever their contents are asked for.
+
+    `keys` and `values` tell shapes and types alone. Choosing among the entries encodes them anew.
+    """
+
+    codec: Codec | None = None
+    codes: tuple[Any, Any] = (None, None)
+
+    @staticmethod
+    def by(codec: Codec, plain: Segments) -> Segments:
+        """Return the same entries in fewer bits."""
+        if isinstance(plain, Encoded):
+            return plain
+        parts = {part.name: getattr(plain, part.name) for part in fields(plain)}
+        for name in ("keys", "values"):
+            parts[name] = parts[name].new_zeros(1).expand(parts[name].shape)
+        codes = codec.encode(plain.keys), codec.encode(plain.values)
+        return Encoded(**parts, codec=codec, codes=codes)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Encoded:
+        return self  # never changed, and not all codes can be copied
+
+    def contents(self) -> tuple[Float[Tensor, "S D"], Float[Tensor, "S Dv"]]:
+        """Return the keys and values, decoded."""
+        assert self.codec is not None
+        return self.codec.decode(self.codes[0]), self.codec.decode(self.codes[1])
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of the codes, scales included."""
+        assert self.codec is not None
+        return sum(map(self.codec.nbytes, self.codes))
+
+    def _picked(self, entries: Int[Tensor, " k"], offsets: Int[Tensor, " n"]) -> Segments:
+        """Return these entries, in runs of new lengths."""
+        assert self.codec is not None
+        return Encoded.by(self.codec, super()._picked(entries, offsets))

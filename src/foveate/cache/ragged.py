@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from foveate.cache.dense import Dense, owned, packed_state
+from foveate.cache.quantized import Codec, Encoded
 from foveate.cache.segments import Segments
 from foveate.errors import CacheError
 from foveate.types import Bool, Float, Int, LayerKV
@@ -23,10 +24,11 @@ class Ragged:
     `start` on. Numbers of the prefix lie in it, `state` holds those of the tail.
     """
 
-    name = "ragged"
-
-    def __init__(self, prefix: Segments, keys: Tensor, values: Tensor) -> None:
-        self.prefix = prefix
+    def __init__(
+        self, prefix: Segments, keys: Tensor, values: Tensor, codec: Codec | None = None
+    ) -> None:
+        self.codec = codec  # of the prefix
+        self.prefix = self._encoded(prefix)
         self.keys, self.values = keys, values  # [B, H, t, D], the tail
         self.state: dict[str, Tensor] = {}  # each [B, H, l], l <= t
         self.planned: Tensor | None = None  # [B, H], what the first prompt kept
@@ -34,9 +36,14 @@ class Ragged:
         self.released = 0  # slots that the tail lacks: others hold what may be kept of them
         self._origins = list(range(len(keys)))  # which row every row's prefix was packed as
 
+    @property
+    def name(self) -> str:
+        """Return what reports call this form."""
+        return "ragged" if self.codec is None else f"ragged {self.codec.name}"
+
     @staticmethod
-    def of(store: Dense) -> Ragged:
-        """Return what a dense storage holds, its prefix without padding."""
+    def of(store: Dense, codec: Codec | None = None) -> Ragged:
+        """Return what a dense storage holds, its prefix without padding, encoded if `codec` is."""
         keys, values = store.slots()
         P = store.prefix
         B, H = keys.shape[:2]
@@ -49,7 +56,7 @@ class Ragged:
             logical,
             {name: part[..., :P] for name, part in numbers.items()},
         )
-        made = Ragged(prefix, owned(keys[:, :, P:]), owned(values[:, :, P:]))
+        made = Ragged(prefix, owned(keys[:, :, P:]), owned(values[:, :, P:]), codec)
         made.state = {name: owned(part[..., P:]) for name, part in numbers.items()}
         made.planned, made.base, made.start = store.planned, store.start, store.start
         made.seen, made.released = store.seen, store.released
@@ -124,7 +131,8 @@ class Ragged:
             kept = Segments.of(kept.packed_keys, kept.packed_values, positions >= 0, positions)
         B, H, sealed = *self.keys.shape[:2], self.start - self.base
         whole = torch.ones(B, H, sealed, dtype=torch.bool, device=self.keys.device)
-        self.prefix = Segments.joined([self.prefix, self._of_tail(whole), kept.moved(self.start)])
+        parts = [self.prefix, self._of_tail(whole), kept.moved(self.start)]
+        self.prefix = self._encoded(Segments.joined(parts))
         self._cut(stop - self.base - self.released, None)
         self.base = self.start = stop
         self.released = 0
@@ -153,8 +161,8 @@ class Ragged:
 
     def slots(self) -> tuple[Float[Tensor, "B H L D"], Float[Tensor, "B H L Dv"]]:
         """Return all stored keys and values in slots; empty ones hold zeros."""
-        slots, prefix = self.prefix.slots(), self.prefix
-        keys, values = prefix.padded(prefix.keys, slots), prefix.padded(prefix.values, slots)
+        slots = self.prefix.slots()
+        keys, values = (self.prefix.padded(part, slots) for part in self.prefix.contents())
         return torch.cat([keys, self.keys], -2), torch.cat([values, self.values], -2)
 
     def logical(self) -> Int[Tensor, "B h L"]:
@@ -205,7 +213,7 @@ class Ragged:
             self.prefix = prefix
             return
         tail = self._of_tail(keep[..., P:])
-        self.prefix = Segments.joined([prefix.filtered(keep[..., :P][filled]), tail])
+        self.prefix = self._encoded(Segments.joined([prefix.filtered(keep[..., :P][filled]), tail]))
         self._cut(self.keys.shape[-2], None)
         self.base = self.start = self.seen
         self._origins = list(range(len(self.keys)))
@@ -252,6 +260,10 @@ class Ragged:
         tail = self.seen - self.base
         if not self.base <= self.start <= self.seen or self.keys.shape[2] != tail:
             raise CacheError("the tail does not reach from its first position to the last one")
+
+    def _encoded(self, prefix: Segments) -> Segments:
+        """Return a prefix in the bits of this storage."""
+        return prefix if self.codec is None else Encoded.by(self.codec, prefix)
 
     def _of_tail(self, keep: Bool[Tensor, "B H T"]) -> Segments:
         """Return the named tokens among the tail's first T, with their numbers."""

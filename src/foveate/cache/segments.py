@@ -51,6 +51,10 @@ class Segments:
             {n: x.expand(keep.shape).reshape(-1)[chosen] for n, x in (state or {}).items()},
         )
 
+    def contents(self) -> tuple[Float[Tensor, "S D"], Float[Tensor, "S Dv"]]:
+        """Return the keys and values."""
+        return self.keys, self.values
+
     @property
     def rows(self) -> int:
         """Return the rows of the batch."""
@@ -121,9 +125,10 @@ class Segments:
 
     def _picked(self, entries: Int[Tensor, " k"], offsets: Int[Tensor, " n"]) -> Segments:
         """Return these entries, in runs of new lengths."""
+        keys, values = self.contents()
         return Segments(
-            self.keys.index_select(0, entries),
-            self.values.index_select(0, entries),
+            keys.index_select(0, entries),
+            values.index_select(0, entries),
             self.positions.index_select(0, entries),
             offsets,
             self.heads,
@@ -176,9 +181,10 @@ class Segments:
                 whole.index_copy_(0, place, column)
             return whole
 
+        keys, values = zip(*[part.contents() for part in parts], strict=True)
         return Segments(
-            join([part.keys for part in parts]),
-            join([part.values for part in parts]),
+            join(keys),
+            join(values),
             join([part.positions for part in parts]),
             offsets,
             parts[0].heads,

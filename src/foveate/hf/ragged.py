@@ -49,8 +49,7 @@ class RaggedView(Tag):
         plain = call.name == "sdpa"  # which knows neither caps nor sinks, in this pass or another
         return ragged_attention(
             query,
-            prefix.keys,
-            prefix.values,
+            *prefix.contents(),
             prefix.offsets,
             self.keys,
             call.value,

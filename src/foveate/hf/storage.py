@@ -35,17 +35,12 @@ class Form:
         if self.storage not in STORAGES:
             allowed = ", ".join(map(repr, STORAGES))
             raise InputError(f"storage {self.storage!r} is not known; allowed: {allowed}")
-        check_quantized(self.quantized)
-        if self.storage == "ragged" and self.quantized is not None:
-            raise InputError(
-                f"storage='ragged' and quantized={self.quantized!r} came together, but attention "
-                "over ragged storage reads keys and values as they are; leave one of them out"
-            )
         if self.storage == "static" and self.quantized is not None:
             raise InputError(
                 f"storage='static' and quantized={self.quantized!r} came together, but a compiled "
                 "step reads keys and values as they are; leave one of them out"
             )
+        check_quantized(self.quantized)
 
     def check(self, method: Method) -> None:
         """Raise `MethodError` for a method that this form cannot serve."""
@@ -84,7 +79,7 @@ class Form:
         """
         if self.storage == "ragged" or isinstance(store, Ragged):
             return True
-        if self.storage != "auto" or self.quantized is not None or not isinstance(store, Dense):
+        if self.storage != "auto" or not isinstance(store, Dense):
             return False
         counts = keep.sum(-1)
         return not store.is_gapless() or bool((counts != counts[:1, :1]).any())
@@ -92,7 +87,8 @@ class Form:
     def packing(self, store: Store, kept: LayerKV | Segments) -> Store:
         """Return the storage that is going to take what was kept of a prompt, with all it holds."""
         if isinstance(kept, Segments) and isinstance(store, Dense):
-            return Ragged.of(store)
+            name = self.quantized
+            return Ragged.of(store, None if name is None else codec(name, *store.slots()))
         return store
 
     def retained(self, store: Store) -> Store:
@@ -100,15 +96,14 @@ class Form:
         if self.storage not in ("ragged", "auto") or not isinstance(store, Dense):
             return store
         agrees = store.is_gapless() if self.storage == "auto" else not store.compressed
-        return store if agrees or self.quantized is not None else Ragged.of(store)
+        return store if agrees else Ragged.of(store)
 
     def settled(self, store: Store) -> Store:
         """Return the storage in which a layer goes on to decode, all its prompt being packed."""
         if isinstance(store, Static):
             store.reserve(max(self.clock.ahead, 1))
-        if self.quantized is None or store.device is None:
+        if self.quantized is None or not isinstance(store, Dense) or store.device is None:
             return store
-        assert isinstance(store, Dense)
         made = Quantized.of(store, codec(self.quantized, *store.slots()))
         made.freeze()
         return made
