@@ -35,9 +35,27 @@ torch.set_num_threads(1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Have Triton interpret its kernels on the CPU, unless the tests for accelerators are run."""
-    if config.getoption("markexpr") != "gpu":
+    """Have Triton interpret its kernels on the CPU, unless they can be run on a GPU now."""
+    if not torch.cuda.is_available() or "not gpu" in config.getoption("markexpr"):
         os.environ["TRITON_INTERPRET"] = "1"  # read when a kernel's module is imported
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let every test that does not choose a storage be run on another one."""
+    parser.addoption("--storage", default="dense", help="what caches store in, unless told")
+
+
+@pytest.fixture(autouse=True)
+def storage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The storage of every cache that is made without naming one."""
+    chosen = str(request.config.getoption("--storage"))
+    if chosen != "dense":
+        from foveate.hf.cache import CompressedCache
+        from foveate.hf.session import compress
+
+        for function in (CompressedCache.__init__, compress.__wrapped__):
+            monkeypatch.setitem(function.__kwdefaults__, "storage", chosen)
+    return chosen
 
 
 @pytest.fixture(autouse=True)

@@ -1,15 +1,27 @@
 """Kernels in Triton are interpreted on the CPU, and run where there is a GPU (`-m gpu`)."""
 
+import os
+
 import pytest
 import torch
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.fixture
+def gpu() -> torch.device:
+    """Return the GPU."""
+    if not torch.cuda.is_available():
+        pytest.skip("there is no GPU here")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+@pytest.fixture(params=["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
 def device(request: pytest.FixtureRequest) -> torch.device:
     """Return where a kernel is to run."""
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("there is no GPU here")
-    return torch.device(request.param)
+    if request.param == "gpu":
+        return request.getfixturevalue("gpu")
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        pytest.skip("kernels are compiled in this run")
+    return torch.device("cpu")
 
 
 @pytest.fixture

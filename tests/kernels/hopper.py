@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import triton
+from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.runtime import JITFunction, driver
 
@@ -76,7 +76,7 @@ def usage(cubin: bytes) -> tuple[int, int]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
         path.write_bytes(cubin)
-        tool = triton.knobs.nvidia.cuobjdump.path
+        tool = Path(nvidia.__file__).parent / "bin" / "cuobjdump"
         shown = subprocess.run([tool, "-res-usage", path], capture_output=True, text=True).stdout
     words = dict(word.split(":") for word in shown.split() if word.count(":") == 1)
     return int(words["REG"]), int(words["STACK"]) + int(words["LOCAL"])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from foveate.errors import InputError
-from foveate.kernels.column_stats import naive
+from foveate.kernels.column_stats import column_stats, naive
 from foveate.kernels.dispatch import in_triton
 
 pytest.importorskip("triton")
@@ -41,9 +41,10 @@ def problem(device, B=2, Hq=6, H=2, R=5, L=23, D=7, dtype=torch.float32):
 def compare(queries, keys, **options):
     options = {"scaling": 0.3, **options}
     found = fused.column_stats(queries, keys, **options)
-    expected = naive.column_stats(queries, keys, **options)
+    options = {name: x.cpu() if torch.is_tensor(x) else x for name, x in options.items()}
+    expected = naive.column_stats(queries.cpu(), keys.cpu(), **options)
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-4, atol=1e-5)
     return found
 
 
@@ -123,6 +124,14 @@ def test_huge_logits_do_not_overflow(device):
     found = fused.column_stats(queries * 1e4, keys, scaling=1.0, rows=rows)
     sums = (rows >= 0).sum(-1, keepdim=True).expand(2, 6).float()
     torch.testing.assert_close(found.sum(-1), sums)
+
+
+@pytest.mark.gpu
+def test_a_gpu_uses_it(gpu, monkeypatch):
+    queries, keys, rows = problem(gpu)
+    monkeypatch.setattr("foveate.kernels.column_stats.blocked.column_stats", None)
+    found = column_stats(queries, keys, scaling=0.3, rows=rows)
+    assert torch.equal(found, fused.column_stats(queries, keys, scaling=0.3, rows=rows))
 
 
 def test_unknown_power_is_refused(device):

@@ -41,11 +41,11 @@ def entries(layout, B, H, T, D, dtype=torch.float32, device="cpu"):
     return held
 
 
-def same(found, expected):
-    assert len(found) == 2
+def compare(kind, *inputs):
+    found, expected = kind(*inputs), naive.compact(*(x.cpu() for x in inputs))
     for new, old in zip(found, expected, strict=True):
         assert new.dtype == old.dtype and new.shape == old.shape and new.is_contiguous()
-        assert torch.equal(new, old) and new.isfinite().all()
+        assert torch.equal(new.cpu(), old) and new.isfinite().all()
 
 
 def test_twins_have_the_same_signature():
@@ -58,8 +58,7 @@ def test_twins_have_the_same_signature():
 def test_types_and_layouts(kind, layout, dtype, device):
     keys = entries(layout, 2, 3, 11, 7, dtype, device)
     values = entries(layout, 2, 3, 11, 5, dtype, device)
-    slots = torch.randint(-1, 66, (2, 3, 13), device=device)
-    same(kind(keys, values, slots), naive.compact(keys, values, slots))
+    compare(kind, keys, values, torch.randint(-1, 66, (2, 3, 13), device=device))
 
 
 @pytest.mark.parametrize("shape", [(0,), (1,), (137,), (2, 0, 3), (2, 1, 5)], ids=str)
@@ -69,14 +68,19 @@ def test_any_shape_of_slots(kind, shape, device):
         entries("odd", 1, 2, 9, 1).to(device),
     )
     for least in (-1, 0):
-        slots = torch.randint(least, 18, shape, device=device)
-        same(kind(keys, values, slots), naive.compact(keys, values, slots))
+        compare(kind, keys, values, torch.randint(least, 18, shape, device=device))
 
 
 def test_nothing_stored(kind, device):
     keys = torch.empty(1, 2, 0, 4, device=device)
-    slots = torch.full((1, 2, 3), -1, device=device)
-    same(kind(keys, keys, slots), naive.compact(keys, keys, slots))
+    compare(kind, keys, keys, torch.full((1, 2, 3), -1, device=device))
+
+
+@pytest.mark.gpu
+def test_a_gpu_uses_triton(gpu, monkeypatch):
+    keys, slots = entries("part", 1, 2, 9, 64, device=gpu), torch.arange(5, device=gpu)
+    monkeypatch.setattr(gather, "compact", None)
+    compare(compact, keys, keys, slots)
 
 
 class Largest(TorchDispatchMode):

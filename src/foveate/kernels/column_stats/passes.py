@@ -23,7 +23,8 @@ def norm_rows(
     Rows that have no weight in the statistics, `share` query heads to each, are not looked at.
     """
     r = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
-    b, hq = (tl.program_id(1) // (heads * group)).to(tl.int64), tl.program_id(1) % (heads * group)
+    b = (tl.program_id(1) // (heads * group)).to(tl.int64)
+    hq = (tl.program_id(1) % (heads * group)).to(tl.int64)
     h, part = hq // group, tl.program_id(2)
     row, weight = row_table(rows + b * row_b, weights + b * weight_b + hq // share * weight_h, r, R)
     q = query_rows(queries + b * query_b + hq * query_h, query_r, r, weight != 0, D, BLOCK_D)
@@ -65,7 +66,8 @@ def add_columns(
     """
     n = tl.program_id(0) * BLOCK_L + tl.arange(0, BLOCK_L)
     count = heads * group // GROUP  # of statistics in each row of the batch
-    b, x = (tl.program_id(1) // count).to(tl.int64), tl.program_id(1) % count
+    b = (tl.program_id(1) // count).to(tl.int64)
+    x = (tl.program_id(1) % count).to(tl.int64)
     h = x * GROUP // group
     rows, weights = rows + b * row_b, weights + b * weight_b + x * weight_h
     queries, columns_b = queries + b * query_b, b * column_b

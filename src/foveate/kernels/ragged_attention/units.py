@@ -27,12 +27,11 @@ def attend_units(
     segment, start, stop = locate(unit, offsets, t, segments, chunk, tails, SEGMENTS)
     if segment >= segments:
         return  # there are fewer units than there could have been
-    b, h = (segment // heads).to(tl.int64), segment % heads
+    b, h = (segment // heads).to(tl.int64), (segment % heads).to(tl.int64)
     hq, i = h * group + m // rows, m % rows
     there = m < group * rows
-    place = queries + b * query_b + hq.to(tl.int64)[:, None] * query_h + i[:, None] * query_i
+    place = queries + b * query_b + hq[:, None] * query_h + i[:, None] * query_i
     q = tl.load(place + d, mask=there[:, None] & (d < D), other=0)
-    hq = hq.to(tl.int64)
     if in_tail:
         top, norm, total = attend(
             q, tail_keys + b * key_b + h * key_h, key_t,
