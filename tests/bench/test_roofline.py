@@ -14,6 +14,13 @@ def test_bandwidth_is_that_of_reading_the_buffer(monkeypatch):
     assert roof.threads == torch.get_num_threads()
 
 
+def test_no_more_is_read_than_is_needed(monkeypatch):
+    monkeypatch.setattr(roofline, "milliseconds", lambda *words: 1.0)
+    monkeypatch.setattr(roofline, "GIB", 1 << 20)
+    assert roofline.measured("cpu", "float32").working == 1 << 20
+    assert roofline.measured("cpu", "float32", working=1 << 30).working == 1 << 20
+
+
 def test_a_real_buffer_is_read():
     roof = roofline.measured("cpu", "float32", working=1 << 16)
     assert roof.bandwidth > 0 and roof.working == 1 << 16

@@ -34,14 +34,13 @@ class Roof:
 
 
 def measured(device: str, dtype: str, working: int | None = None) -> Roof:
-    """Return the bandwidth of summing a buffer, of `working` bytes if given.
+    """Return the bandwidth of summing a buffer of `working` bytes.
 
-    Without it the buffer is larger than caches are: 1 GiB, or 8 GiB on an accelerator.
+    The most, and the default, is larger than a processor's caches: 1 GiB, or 8 GiB on a GPU.
     """
-    if working is None:
-        working = GIB if device == "cpu" else 8 * GIB
+    most = GIB if device == "cpu" else 8 * GIB
     kind = getattr(torch, dtype)
-    count = max(working // kind.itemsize, 1)
+    count = max(min(working or most, most) // kind.itemsize, 1)
     buffer = torch.ones(count, dtype=kind, device=device)
     spent = [milliseconds(buffer.sum, device, CLOCKS["wall"]) for _ in range(TIMES + 1)][1:]
     nbytes = count * kind.itemsize

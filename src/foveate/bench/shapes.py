@@ -138,14 +138,7 @@ class Batched:
 
     def prefill(self, cache: Any) -> None:
         """Read the prompts into a cache."""
-        mask = torch.ones_like(self.ids)
-        self.model(
-            input_ids=self.ids,
-            attention_mask=mask,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        self.model(input_ids=self.ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
 
     def step(self, cache: Any, position: int) -> None:
         """Read one more token per row at that position."""
