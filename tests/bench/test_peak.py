@@ -69,12 +69,6 @@ def test_other_tokens_than_in_two_passes_are_an_error(monkeypatch):
         SUBJECT.measure(SMALL, lambda name: None)
 
 
-def test_a_budget_wrapped_for_two_passes_says_no_bounds():
-    method = foveate.method("aircache", keep=0.25)
-    wrapped = peak.TwoPass(method.budget)
-    assert wrapped.keep == 0.25 and not hasattr(wrapped, "bounds")
-
-
 def test_height_over_final_size_and_one_layer():
     numbers = {"most": {peak.OURS: 25}, "layer": 10, "final": 10}
     assert peak.over(numbers, peak.OURS) == 0.5

@@ -207,7 +207,7 @@ def _list() -> None:
     from foveate.bench import SUBJECTS
 
     for name, subject in SUBJECTS.items():
-        console.out().print(f"{name:8s} {subject.about}")
+        console.out().print(f"{name:8s} {subject.about}", soft_wrap=True)
 
 
 def _show(result: dict[str, Any], path: Path) -> None:
