@@ -161,6 +161,7 @@ def test_bounds_never_rise():
     for ranking in rankings:
         ledger.add(ranking)
     assert [int(x.max()) for x in ledger.bounds] == [20, 30, 40]
+    assert not ledger.blind
 
 
 def test_without_bounds_nothing_goes():
@@ -174,7 +175,7 @@ def test_without_bounds_nothing_goes():
     for budget in (Plain(), Blind(Uniform(0.1)(rankings), 0)):
         ledger = Ledger(budget, range(5))
         assert [ledger.add(ranking) for ranking in rankings] == [[]] * 4
-        assert ledger.moved == 0
+        assert ledger.moved == 0 and ledger.blind
         assert len(ledger.close()) == 4, "fewer layers than foreseen do no harm then"
 
 

@@ -33,6 +33,7 @@ class Ledger:
         self.bounds: list[Tensor] = []  # [B, H] each, in host memory
         self.held: list[int] = []  # tokens of all rows and heads
         self.moved = 0
+        self.blind = len(self.layers) > 1  # no bound was known before the last layer
         self._staying: list[Tensor] = []  # [B, h] each, beside the budget
         self._trimmed = False
 
@@ -57,6 +58,7 @@ class Ledger:
             told = self.budget.bounds(self.rankings, len(self.layers))
         if told is None:
             return []
+        self.blind = self.blind and len(self.lines) == len(self.layers)
         new = told.cpu().unbind(0)
         self.bounds = [a.minimum(b) for a, b in zip(self.bounds, new, strict=True)]
         return [self.layers[i] for i in range(len(new)) if self._is_due(i)]

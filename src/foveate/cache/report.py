@@ -30,7 +30,7 @@ class LayerReport:
     bytes_filled: int  # what the stored tokens need: no empty slots, no room behind them
     bytes_metadata: int  # the positions beside them
     bytes_peak: int  # the most this layer held
-    seconds: float  # ranking the last turn, on the host's clock: launching, on an accelerator
+    seconds: float  # ranking and trimming the last turn, on the host's clock (a GPU: launching)
     explain: Mapping[str, Any] = field(default_factory=dict)
 
 

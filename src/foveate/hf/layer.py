@@ -150,8 +150,9 @@ class CompressedLayer(DynamicLayer):
 
     def weigh(self, beside: int = 0) -> None:
         """Note what is held now, with bytes `beside` it that go again."""
-        self.peak = max(self.peak, self.nbytes + beside)
-        self.turn.account.note(self.index, self.nbytes, beside)
+        held = self.nbytes
+        self.peak = max(self.peak, held + beside)
+        self.turn.account.note(self.index, held, beside)
 
     def trim(self, keep: Tensor, stop: int) -> None:
         """Hold on to the kept positions [B, H, T] of the turn up to `stop`, and to no others."""

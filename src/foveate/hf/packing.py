@@ -33,7 +33,10 @@ def finish(cache: CompressedCache, stop: int) -> None:
     stream, turn.stream = turn.stream, None  # which holds the layers
     if turn.is_compressed(kinds):
         cache.seconds += sum(turn.seconds.values())
-        lines = None if stream is None else stream.close([layer.index for layer in owners])
+        lines = None
+        if stream is not None:
+            lines = stream.close([layer.index for layer in owners])
+            cache.held_whole = stream.held_whole
         plan = decide(cache.method, [turn.rankings[layer.index] for layer in owners], lines)
         packed = all([_pack(cache, layer, plan, i, stop) for i, layer in enumerate(owners)])
         cache.explain = {x.index: e for x, e in zip(owners, plan.explain, strict=True)}

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Stream", "holds_on", "narrowed", "packed"]
 
+MERGES = "what does not stay is merged into what does"
+UNBOUNDED = "the budget knows no bounds before that"
+
 
 class Stream:
     """The pass that completes a prompt, in which layers are trimmed as others are ranked.
@@ -37,6 +40,11 @@ class Stream:
         for index in self.ledger.add(ranking):
             self.layers[index].trim(self.ledger.keeps(index), self.stop)
 
+    @property
+    def held_whole(self) -> str | None:
+        """Return why nothing was trimmed before the last layer, if it was for want of bounds."""
+        return UNBOUNDED if self.ledger.blind else None
+
     def close(self, layers: Sequence[int]) -> list[Line]:
         """Return the rankings in line for the choice, which is between these layers."""
         lines = self.ledger.close()
@@ -47,9 +55,9 @@ class Stream:
 def holds_on(method: Method) -> str | None:
     """Return why a prompt is held whole until all layers are ranked, or None where it is not."""
     if not (isinstance(method.reduce, Evicting) and method.reduce.evicts):
-        return "what does not stay is merged into what does"
+        return MERGES
     if not isinstance(method.budget, Bounded):
-        return "the budget knows no bounds before that"
+        return UNBOUNDED
     return None
 
 

@@ -46,9 +46,9 @@ def cake(
     `every` as in `h2o`; the other options as in `snapkv`.
 
     Differs from the paper:
-    Layers are cut once, when all have been read: no cascade (the program cuts earlier layers while
-    later ones are read, which lowers the peak; where a budget grows again, its tokens are gone).
-    What a layer cannot take goes to the others in proportion (there in equal parts). While decoding
+    While later layers are read, earlier ones lose only what cannot stay in the end (in the
+    program's cascade also what could: where a budget grows again, its tokens are gone). What a
+    layer cannot take goes to the others in proportion (there in equal parts). While decoding
     neighbours are those by position (there slots lie in the order of their scores). Short prompts
     are compressed too (there not below the budget plus a window). A window of one row has no
     variance, and layers are then alike. Entropy and variance are of each row of a batch. As
