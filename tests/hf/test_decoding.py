@@ -31,7 +31,7 @@ def rooms(watch, grows, first):
     ids=str,
 )
 @NAME
-def test_the_cache_never_outgrows_its_room(family, name, every, steps):
+def test_the_cache_never_outgrows_its_room(family, name, every, steps, storage):
     model, inputs = family.build(), family.inputs(3)
     made = method(name, 0.3, every)
     watch = watched(family, model, inputs, made)
@@ -42,10 +42,11 @@ def test_the_cache_never_outgrows_its_room(family, name, every, steps):
         assert all(x <= y + every - 1 for x, y in zip(stored, limit, strict=True))
     for layer, held, stored in zip(watch.layers(), watch.nbytes[-1], watch.stored[-1], strict=True):
         B, H, _, D = layer.store.keys.shape
-        assert held == 2 * 4 * B * H * D * stored
+        empty = (layer.store.logical() < 0).expand(B, H, -1).sum() if storage != "dense" else 0
+        assert held == 2 * 4 * D * (B * H * stored - empty)
     report = watch.cache.report()
     share = sum(watch.stored[-1]) / (report.layers[0].seen * len(watch.layers()))
-    assert report.bytes_stored == pytest.approx(share * report.bytes_full)
+    assert storage != "dense" or report.bytes_stored == pytest.approx(share * report.bytes_full)
     assert share < (0.45 if made.when.grows else 0.3)
 
 
