@@ -8,7 +8,6 @@ import weakref
 import jaxtyping
 import pytest
 import torch
-from packaging.version import Version
 from torch._dynamo.backends.registry import lookup_backend
 from torch._dynamo.utils import counters
 from transformers import CompileConfig, LogitsProcessorList
@@ -24,7 +23,6 @@ from traces import Bomb, condition
 FAMILIES = ("llama", "qwen2-vl", "llava-onevision", "qwen3-vl", "internvl")
 METHOD = foveate.snapkv(keep=0.3, window=4)
 SMALL = Family("small", "llama", lambda: text("llama", num_hidden_layers=1), full_layers=(0,))
-compiles = pytest.mark.skipif(Version("5.14") > VERSION, reason="compiled from 5.14 on")
 graphs: list[torch.fx.GraphModule] = []
 
 
@@ -77,7 +75,6 @@ def equal(ours, theirs, tolerance=gold.TOLERANCE):
     assert gold.distance(ours, theirs) <= tolerance
 
 
-@compiles
 @pytest.mark.parametrize("name", FAMILIES)
 def test_one_graph_serves_every_prompt_of_a_size_and_equals_dense_storage(name):
     family = families.BY_NAME[name]
@@ -93,7 +90,6 @@ def test_one_graph_serves_every_prompt_of_a_size_and_equals_dense_storage(name):
     assert not counters["graph_break"]
 
 
-@compiles
 def test_evicted_is_hidden_in_a_compiled_step():
     family = families.BY_NAME["qwen2-vl"]
     model, inputs = family.build(attention="eager"), family.inputs(3)
@@ -105,7 +101,6 @@ def test_evicted_is_hidden_in_a_compiled_step():
     assert len(graphs) == 1
 
 
-@compiles
 def test_another_size_compiles_once_more_and_then_any_size_does():
     model, inputs = SMALL.build(), SMALL.inputs(1)
     counts = []
@@ -117,7 +112,6 @@ def test_another_size_compiles_once_more_and_then_any_size_does():
     assert counts == [1, 2, 2, 2]
 
 
-@compiles
 def test_buffers_of_the_same_size_are_told_apart_by_nothing():
     """Neither methods, nor lengths of prompts, nor what earlier turns left makes a new graph."""
     family, sizes = SMALL, []
@@ -139,7 +133,6 @@ def test_buffers_of_the_same_size_are_told_apart_by_nothing():
     assert len(graphs) == 2
 
 
-@compiles
 def test_a_second_image_is_packed_and_decoded_in_compiled_steps():
     family = families.BY_NAME["internvl"]
     model, inputs = family.build(), family.inputs(3)
@@ -158,7 +151,6 @@ def test_a_second_image_is_packed_and_decoded_in_compiled_steps():
     assert 1 <= len(graphs) <= 2
 
 
-@compiles
 @pytest.mark.slow
 def test_inductor_compiles_it_too():
     family = families.BY_NAME["qwen2-vl"]
@@ -184,7 +176,7 @@ def test_uncompiled_it_is_dense_storage_to_the_bit(name, options):
     torch.manual_seed(1)
     try:
         dense, _ = run(family, model, inputs, "dense", **options)
-    except (ValueError, foveate.UnsupportedModel) as error:
+    except (ValueError, RuntimeError, foveate.UnsupportedModel) as error:
         pytest.skip(f"transformers {VERSION} with dense storage: {error}")
     torch.manual_seed(1)
     output, _ = run(family, model, inputs, **options)
@@ -210,7 +202,6 @@ def test_a_loop_over_forward_may_go_beyond_the_buffer():
     assert len(sizes) == 2, "as it was at first, and once more"
 
 
-@compiles
 def test_layers_that_are_not_ours_keep_generate_from_compiling_and_the_report_says_so():
     family = families.BY_NAME["gemma3"]
     model, inputs = family.build(), family.inputs(3)
@@ -231,7 +222,6 @@ def test_what_a_compiled_step_cannot_do_is_refused():
         foveate.CompressedCache(model, METHOD, storage="static", quantized="fp8")
 
 
-@compiles
 @pytest.mark.parametrize("steps", [None, 0, 3])
 def test_nothing_is_left_on_the_model(steps):
     model, inputs = SMALL.build(), SMALL.inputs(1)
@@ -251,7 +241,6 @@ def test_nothing_is_left_on_the_model(steps):
     assert gold.same(gold.generate(model, inputs), untouched)
 
 
-@compiles
 def test_what_transformers_has_compiled_for_the_model_stays():
     family = SMALL
     model, inputs = family.build(), family.inputs(1)
@@ -261,7 +250,6 @@ def test_what_transformers_has_compiled_for_the_model_stays():
     assert model._compiled_call is compiled
 
 
-@compiles
 def test_a_backend_that_fails_leaves_model_and_cache_usable():
     family = SMALL
     model, inputs = family.build(), family.inputs(1)
@@ -286,7 +274,6 @@ def test_a_backend_that_fails_leaves_model_and_cache_usable():
     assert gold.same(gold.generate(model, inputs), untouched)
 
 
-@compiles
 def test_compiled_code_keeps_no_model_alive():
     family = SMALL
     model, inputs = family.build(), family.inputs(1)
@@ -298,7 +285,6 @@ def test_compiled_code_keeps_no_model_alive():
     assert gone() is None
 
 
-@compiles
 def test_positions_that_count_on_from_the_kept_tokens_work_compiled():
     family = SMALL
     model, inputs = family.build(), family.inputs(3)

@@ -22,6 +22,11 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from foveate.errors import UnsupportedModel
 
 EAGER = "foveate_eager"
+# what attention functions of transformers are given besides, and what changes their output
+STRANGE = (
+    "position_bias", "indices", "block_indices", "sinks", "cache", "head_mask", "alibi",
+    "cu_seq_lens_q", "cu_seqlens",
+)  # fmt: skip
 _TAG = "_foveate"
 _lock = threading.RLock()
 _renamed: dict[int, int] = {}  # text configs that name our eager variant now: passes that run

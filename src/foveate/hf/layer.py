@@ -187,8 +187,9 @@ class CompressedLayer(DynamicLayer):
 
     def settle(self) -> None:
         """Store what all prompts left in the form that decoding uses."""
+        before = self.nbytes
         self.store = self.form.settled(self.store)
-        self.weigh()
+        self.weigh(before if self.nbytes != before else 0)  # what moved was there twice
 
     def get_seq_length(self, *args: Any) -> int:
         """Return the logical length."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from foveate.cache.ragged import Ragged
 from foveate.cache.segments import Segments
 from foveate.errors import UnsupportedModel
-from foveate.hf.attention import EAGER, Call, Tag
+from foveate.hf.attention import EAGER, STRANGE, Call, Tag
 from foveate.kernels.ragged_attention import ragged_attention
 from foveate.types import Float
 
@@ -19,11 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RaggedView", "check_weights"]
 
-# what attention functions of transformers are given besides, and what changes their output
-STRANGE = (
-    "position_bias", "indices", "block_indices", "sinks", "cache", "head_mask", "alibi",
-    "cu_seq_lens_q", "cu_seqlens",
-)  # fmt: skip
 INSTEAD = "which ragged storage does not know; use storage='dense'"
 
 

@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 
 from foveate.cache.static import Static
-from foveate.hf.attention import EAGER, Tag, attention_seam, per_query_head
+from foveate.hf.attention import EAGER, STRANGE, Call, Tag, attention_seam, per_query_head
 from foveate.hf.kinds import has_features
 
 if TYPE_CHECKING:
@@ -35,6 +36,19 @@ class Step(Tag):
 
     def __init__(self, store: Static) -> None:
         self.store = store
+
+    def attend(self, call: Call) -> Tensor | None:
+        """Return the output of the query heads of every key head at once: no key is repeated."""
+        room, (B, heads), shared = self.store.room, call.query.shape[:2], call.value.shape[1]
+        strange = any(call.options.get(name) is not None for name in STRANGE)
+        if room is None or call.name != "sdpa" or heads == shared or strange:
+            return None
+        query = call.query.reshape(B, shared, heads // shared, -1)
+        seen = ~self.store.hidden()[:, :, None]
+        output = scaled_dot_product_attention(
+            query, room.keys, call.value, attn_mask=seen, scale=call.scaling
+        )
+        return output.reshape(B, 1, heads, -1)
 
     def mask(self, mask: Tensor | None, query: Tensor, name: str) -> Tensor | None:
         """Return the mask over all slots of the buffer, whatever the model made for itself."""
