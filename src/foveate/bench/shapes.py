@@ -81,33 +81,18 @@ def scaled(shape: Shape, by: int) -> Shape:
 
 def configured(shape: Shape) -> dict[str, Any]:
     """Return what a Hugging Face configuration of a shape is made of, `model_type` included."""
-    text = {
-        "vocab_size": shape.vocabulary,
-        "hidden_size": shape.hidden,
-        "intermediate_size": shape.inner,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.kv_heads,
-        "head_dim": shape.width,
-        "max_position_embeddings": 65536,
-        "tie_word_embeddings": False,
-        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
-    }
+    text, last = _text(shape), shape.vocabulary - 1
     if shape.family == "llama":
         return {"model_type": "llama", **text}
-    last = shape.vocabulary - 1
     whole: dict[str, Any] = {"model_type": shape.family, "tie_word_embeddings": False}
     if shape.family == "qwen2_vl":
         side = shape.width * 3 // 16
         sections = [shape.width // 2 - 2 * side, side, side]
-        text["rope_parameters"] = {
-            "rope_type": "default", "mrope_section": sections, "rope_theta": 1e6
-        }  # fmt: skip
+        rope = {"rope_type": "default", "mrope_section": sections, "rope_theta": 1e6}
         vision = {"depth": 1, "embed_dim": 32, "hidden_size": shape.hidden, "num_heads": 1}
         ids = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-        return {**whole, "text_config": text, "vision_config": vision} | {
-            name: last - place for place, name in enumerate(ids)
-        }
+        whole |= {name: last - place for place, name in enumerate(ids)}
+        return {**whole, "text_config": {**text, "rope_parameters": rope}, "vision_config": vision}
     reader = "qwen2" if shape.family == "llava_onevision" else "llama"
     encoder, word = {
         "llava": ("clip_vision_model", "image_token_index"),
@@ -119,6 +104,22 @@ def configured(shape: Shape) -> dict[str, Any]:
         "text_config": {"model_type": reader, **text},
         "vision_config": {"model_type": encoder, **STUB},
         word: last,
+    }
+
+
+def _text(shape: Shape) -> dict[str, Any]:
+    """Return what the configuration of a language model is made of."""
+    return {
+        "vocab_size": shape.vocabulary,
+        "hidden_size": shape.hidden,
+        "intermediate_size": shape.inner,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "head_dim": shape.width,
+        "max_position_embeddings": 65536,
+        "tie_word_embeddings": False,
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
     }
 
 
