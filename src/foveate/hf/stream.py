@@ -72,8 +72,8 @@ def packed(kept: Segments) -> LayerKV:
     """Return the entries right-aligned, as `Evict` packs them."""
     slots = kept.slots()
     if len(kept.keys) == slots.numel():  # nothing is empty, and nothing is copied
-        shape = slots.shape
-        keys, values = kept.keys.view(*shape, -1), kept.values.view(*shape, -1)
-        return LayerKV(keys, values, kept.positions.view(shape).long())
+        B, H, P = slots.shape
+        keys, values = (x.view(B, H, P, x.shape[-1]) for x in (kept.keys, kept.values))
+        return LayerKV(keys, values, kept.positions.view(B, H, P).long())
     keys, values = kept.padded(kept.keys, slots), kept.padded(kept.values, slots)
     return LayerKV(keys, values, kept.padded(kept.positions, slots, -1).long())
