@@ -99,7 +99,10 @@ class Evicting(Protocol):
 
     @property
     def evicts(self) -> bool:
-        """Return whether it does, so that the rest may go before the choice is final."""
+        """Return whether it does, so that the rest may go before the choice is final.
+
+        It is then not called for layers of which something went: one that does more says False.
+        """
 
 
 @runtime_checkable

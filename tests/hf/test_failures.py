@@ -24,6 +24,8 @@ NAMES = pytest.mark.parametrize("name", ["aircache", "h2o", "snapkv"])
 class Trap:
     """A part of a method that raises at its n-th call, and is the part itself at others."""
 
+    evicts = False  # so that a reduce is called at all
+
     def __init__(self, part, at, error=ValueError):
         self.part, self.left, self.error = part, at, error
 

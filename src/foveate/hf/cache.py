@@ -39,7 +39,9 @@ class CompressedCache(Cache):
     """A cache that compresses the prompt of every turn, for `model.generate` or `forward`.
 
     `visual_mask` [B, T] states which prompt positions are visual where ids cannot (padding
-    included). Raises `UnsupportedModel` for models without a seam.
+    included). `storage` and `quantized` say in which form the survivors are held; `stream=False`
+    holds a prompt whole until its last layer is ranked, with the same result, to compare with.
+    Raises `UnsupportedModel` for models without a seam.
     """
 
     def __init__(

@@ -56,7 +56,8 @@ def compress(
     A bare forward pass that would make a cache gets a compressed one too. The reports stay in the
     session as long as it lives.
 
-    `method` is a `Method`, or a preset's name with its options. Raises `MethodError` for unknown
+    `method` is a `Method`, or a preset's name with its options; `storage`, `stream` and `quantized`
+    are those of `CompressedCache`. Raises `MethodError` for unknown
     names or options, `UnsupportedModel` for models without a seam, and `CacheError` if the model is
     in such a context already.
     """
