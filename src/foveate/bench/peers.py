@@ -39,7 +39,7 @@ class PeersSetting:
     python: str = ""
     models: tuple[str, ...] = ("Llama-3-8B", "LLaVA-OneVision-7B", "Qwen2-VL-7B")
     keep: float = 0.1
-    batch: int = 4
+    batch: int = 8
     prompt: int = 8192
     steps: int = 512
     by: int = 8

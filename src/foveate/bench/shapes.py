@@ -88,11 +88,13 @@ def configured(shape: Shape) -> dict[str, Any]:
     if shape.family == "qwen2_vl":
         side = shape.width * 3 // 16
         sections = [shape.width // 2 - 2 * side, side, side]
-        rope = {"rope_type": "default", "mrope_section": sections, "rope_theta": 1e6}
+        rope = {"rope_type": "default", "mrope_section": sections}
         vision = {"depth": 1, "embed_dim": 32, "hidden_size": shape.hidden, "num_heads": 1}
         ids = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
         whole |= {name: last - place for place, name in enumerate(ids)}
-        return {**whole, "text_config": {**text, "rope_parameters": rope}, "vision_config": vision}
+        text |= {"rope_parameters": {**rope, "rope_theta": 1e6}}
+        text |= {"rope_theta": 1e6, "rope_scaling": rope}  # until transformers 4
+        return {**whole, "text_config": text, "vision_config": vision}
     reader = "qwen2" if shape.family == "llava_onevision" else "llama"
     encoder, word = {
         "llava": ("clip_vision_model", "image_token_index"),
