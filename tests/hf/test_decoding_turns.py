@@ -120,7 +120,11 @@ AttentionMaskInterface.register("noted", ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
 @pytest.mark.parametrize("name", OPTIONS)
 @pytest.mark.parametrize("every", [1, 4])
 @pytest.mark.parametrize("keep", [0.5, 40], ids=str)
-def test_positions_equal_loops_over_the_models_own_queries_and_keys(family, name, every, keep):
+def test_positions_equal_loops_over_the_models_own_queries_and_keys(
+    family, name, every, keep, storage
+):
+    if storage != "dense":
+        pytest.skip("the keys are read off a function that ragged attention does not call")
     model, inputs = family.build(), family.inputs(1)
     watch = watched(family, model, inputs, method(name, keep, every))
     _seen.clear()
