@@ -26,13 +26,14 @@ ACTIONS = st.lists(
 
 def number(row, head, position):
     """A number that says whose it is."""
-    return 1.0 + position + 1000 * head
+    return 1.0 + position + 1000 * head + 10000 * row
 
 
 def table(store):
     """`number` for every slot [B, H, L], poison where a slot is empty."""
     logical = store.logical().expand(-1, H, -1)
-    values = 1.0 + logical + 1000 * torch.arange(H)[:, None]
+    heads, rows = torch.arange(H)[:, None], torch.arange(len(logical))[:, None, None]
+    values = 1.0 + logical + 1000 * heads + 10000 * rows
     return torch.where(logical >= 0, values, torch.nan)
 
 
@@ -193,6 +194,21 @@ def test_beams_of_one_prompt_move_the_tail_alone():
         store.take(torch.tensor(rows))
         twin.take(rows)
         assert (store.prefix is not before) == moves
+        check(store, twin)
+
+
+def test_beams_of_one_prompt_take_their_own_numbers():
+    """A look that evicts nothing gives every beam numbers of its own, which follow it."""
+    rng = torch.Generator().manual_seed(2)
+    store, twin = begun(2, rng, 9)
+    pack(store, twin, rng, flat=True)
+    for rows in ([0, 0], [1, 0]):
+        store.take(torch.tensor(rows))
+        twin.take(rows)
+        check(store, twin)
+        retain(store, twin, rng, 3)
+        store.take(torch.tensor([1, 0]))
+        twin.take([1, 0])
         check(store, twin)
 
 

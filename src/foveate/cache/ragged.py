@@ -209,6 +209,7 @@ class Ragged:
         state = {name: part.expand(keep.shape) for name, part in state.items()}
         prefix = self.prefix.with_state({n: x[..., :P][filled] for n, x in state.items()})
         self.state = {name: owned(part[..., P:]) for name, part in state.items()}
+        self._origins = list(range(len(keep)))  # beams have numbers of their own now
         if not goes:
             self.prefix = prefix
             return
@@ -216,7 +217,6 @@ class Ragged:
         self.prefix = self._encoded(Segments.joined([prefix.filtered(keep[..., :P][filled]), tail]))
         self._cut(self.keys.shape[-2], None)
         self.base = self.start = self.seen
-        self._origins = list(range(len(self.keys)))
 
     def crop(self, length: int) -> None:
         """Forget every token from logical position `length` on; what was evicted stays evicted."""
