@@ -91,7 +91,8 @@ class Layer:
 
     def __init__(self, method, rows, lengths):
         self.method, self.rows, self.lengths = method, rows, lengths
-        self.layer = SimpleNamespace(index=3, store=Dense())
+        store = Dense()
+        self.layer = SimpleNamespace(index=3, store=store, retain=store.retain)
         self.following = Following(method)
         self.kinds = TokenKinds.of(
             torch.tensor([[-1] * (max(lengths) - T) + [0] * T for T in lengths])
