@@ -95,6 +95,10 @@ def test_importing_does_not_import_transformers():
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+# models that are timed, beside the native caches of transformers
+MEASURED = ("bench/model.py", "bench/shapes.py", "bench/peer_worker.py")
+
+
 def imported(path):
     """Return the top-level packages that a file imports, wherever in it."""
     found = set()
@@ -109,7 +113,7 @@ def imported(path):
 @pytest.mark.parametrize(
     ("package", "seams"),
     [
-        ("transformers", ("hf/", "tiny/", "cli/", "bench/subject.py")),
+        ("transformers", ("hf/", "tiny/", "cli/", *MEASURED)),
         ("triton", ("kernels/",)),
         ("rich", ("cli/", "tiny/")),
         ("typer", ("cli/",)),
@@ -122,6 +126,6 @@ def test_outside_packages_are_imported_in_their_seams_only(package, seams):
 
 def test_environment_is_read_by_the_command_line_only():
     readers = [p for p in SOURCE.rglob("*.py") if "os.environ" in p.read_text()]
-    allowed = ("cli/", "bench/gate.py", "tiny/train", "tiny/")
+    allowed = ("cli/", "bench/gate.py", "bench/peers.py", "tiny/train", "tiny/")
     names = {str(path.relative_to(SOURCE)) for path in readers}
     assert {name for name in names if not name.startswith(allowed)} == set()
