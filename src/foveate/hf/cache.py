@@ -39,9 +39,10 @@ class CompressedCache(Cache):
     """A cache that compresses the prompt of every turn, for `model.generate` or `forward`.
 
     `visual_mask` [B, T] states which prompt positions are visual where ids cannot (padding
-    included). `storage` and `quantized` say in which form the survivors are held; `stream=False`
-    holds a prompt whole until its last layer is ranked, with the same result, to compare with.
-    Raises `UnsupportedModel` for models without a seam.
+    included). `storage` ("dense", "ragged", "auto" or "static") and `quantized` ("fp8", "hqq" or
+    "quanto") say in which form the survivors are held. `stream=False` holds a prompt whole until
+    its last layer is ranked, with the same result, to compare with. Raises `UnsupportedModel` for
+    models without a seam.
     """
 
     def __init__(
@@ -142,7 +143,7 @@ class CompressedCache(Cache):
         else:
             turn.prompt = seen == 0 or tokens > 1 or features
         mask = kwargs.get("attention_mask")
-        turn.note_mask(mask, tokens)
+        turn.note_mask(mask)
         self._lengths = self._stored_lengths()
         kinds = None
         if turn.prompt:

@@ -57,9 +57,9 @@ def compress(
     session as long as it lives.
 
     `method` is a `Method`, or a preset's name with its options; `storage`, `stream` and `quantized`
-    are those of `CompressedCache`. Raises `MethodError` for unknown
-    names or options, `UnsupportedModel` for models without a seam, and `CacheError` if the model is
-    in such a context already.
+    are those of `CompressedCache`. Raises `MethodError` for unknown names or options,
+    `UnsupportedModel` for models without a seam, and `CacheError` if the model is in such a context
+    already.
     """
     if isinstance(method, str):
         method = method_named(method, **options)
