@@ -1,5 +1,7 @@
 """Layers are trimmed while they are ranked, and what is chosen in the end is always still there."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -52,6 +54,11 @@ def ranked(layer, T, rng, kind="plain"):
     return Ranking(scores, tiers, layer, quota=quota, ties=ties)
 
 
+def whole(ranking):
+    """How many tokens of all rows and heads are no padding."""
+    return int((ranking.tiers != PAD).sum()) * H
+
+
 def play(budget, rankings, lazy):
     """Run a ledger; what every layer holds after every step, and all that was copied."""
     ledger = Ledger(budget, [x.layer for x in rankings], lazy)
@@ -65,7 +72,8 @@ def play(budget, rankings, lazy):
             copied += int(keep.sum())
         for i, line in enumerate(ledger.lines):
             allowed = int(select(line.ranking, ledger.bounds[i]).sum())
-            assert ledger.held[i] * (1 - lazy) <= allowed + 1e-9 or ledger.held[i] == allowed
+            if allowed < whole(line.ranking):
+                assert ledger.held[i] * (1 - lazy) <= allowed + 1e-9 or ledger.held[i] == allowed
     assert copied == ledger.moved
     return ledger, held
 
@@ -88,8 +96,11 @@ def test_what_is_held_contains_the_choice(seed, layers, kind, lazy):
         assert torch.equal(line.best(count), final)
         mine = held.get(ranking.layer, torch.ones_like(final))
         assert not (final & ~mine).any()
-        size = B * H * T if ranking.layer not in held else int(mine.sum())
-        assert size * (1 - lazy) <= max(int(final.sum()), 0) + 1e-9 or size == int(final.sum())
+        size, kept = B * H * T if ranking.layer not in held else int(mine.sum()), int(final.sum())
+        if kept == whole(ranking):
+            assert ranking.layer not in held, "nothing is moved where padding alone goes"
+        else:
+            assert size * (1 - lazy) <= kept + 1e-9 or size == kept
 
 
 def shares(layers, T, seed):
@@ -191,3 +202,19 @@ def test_layers_in_another_order_or_number_are_refused():
         ledger.close()
     with pytest.raises(UnsupportedModel, match="layer 0"):
         ledger.add(rankings[0])
+
+
+def test_more_than_a_layer_was_trimmed_for_is_refused():
+    """Later layers with more to choose from may leave more to the earlier ones than was known."""
+    rankings = shares(3, 50, 1)
+    stays = torch.full((B, 50), STAYS)
+    counts = torch.full((3, B, H), 20)
+    ledger, held = play(Known(counts, 0), rankings, LAZY)
+    assert len(held) == 3
+    ledger.check(list(counts))
+    with pytest.raises(UnsupportedModel, match=r"layer 1 .* stream=False"):
+        ledger.check(list(counts + torch.tensor([0, 1, 0])[:, None, None]))
+    whole = [replace(ranking, tiers=stays) for ranking in rankings]
+    ledger, held = play(Known(counts, 0), whole, LAZY)
+    assert not held, "a count beyond all there is asks for no more"
+    ledger.check(list(counts + 9))

@@ -264,6 +264,54 @@ def test_eviction_while_decoding_goes_on_from_the_same_sums(name, batch):
     check_same(caches)
 
 
+@pytest.mark.parametrize("storage", ["dense", "ragged", "auto"])
+@pytest.mark.parametrize("keep", [0.95, 0.99])
+def test_layers_that_lose_padding_alone_are_left_as_they_are(keep, storage):
+    family = deep("llama", 5)
+    model, inputs = family.build(), family.inputs(3)
+    method = foveate.vlcache(keep=keep)
+
+    def run(cache):
+        return gold.generate(model, inputs, past_key_values=cache)
+
+    caches, outputs = both(family, model, inputs, method, run, storage=storage)
+    assert gold.same(*outputs)
+    check_same(caches)
+
+
+class Reserved:
+    """A score that takes some tokens out of the choice, in the first layers alone."""
+
+    def __init__(self, score, tier):
+        self.score, self.tier = score, tier
+
+    def rows(self, kinds):
+        return self.score.rows(kinds)
+
+    def __call__(self, observation, tiers):
+        some = (tiers == 0) & ((tiers == 0).cumsum(-1) <= 10)
+        if observation.layer < 3:
+            tiers = tiers.masked_fill(some, self.tier)
+        return self.score(observation, tiers)
+
+
+@pytest.mark.parametrize("tier", [2, 3])
+def test_layers_with_different_tokens_to_choose_from_are_refused_or_the_same(tier):
+    family = deep("llama", 5)
+    model, inputs = family.build(), family.inputs(1)
+    method = foveate.snapkv(keep=0.4, window=4)
+    method = replace(method, score=Reserved(method.score, tier))
+
+    def run(cache):
+        return gold.generate(model, inputs, past_key_values=cache)
+
+    with pytest.raises(foveate.UnsupportedModel, match=r"other tokens to choose.*stream=False"):
+        run(cache_for(family, model, inputs, method))
+    whole = cache_for(family, model, inputs, method, stream=False)
+    run(whole)
+    assert whole.report().bytes_stored > 0
+
+
 @pytest.mark.parametrize("cut", [1, 9])
 def test_a_prompt_in_chunks_is_trimmed_in_the_last_one(cut):
     family = deep("llama")

@@ -9,7 +9,7 @@ from torch import Tensor
 from foveate.errors import UnsupportedModel
 from foveate.line import Line
 from foveate.method import Bounded, Budget, everything
-from foveate.types import STAYS, Bool, Ranking
+from foveate.types import STAYS, Bool, Int, Ranking
 
 __all__ = ["LAZY", "Ledger"]
 
@@ -25,6 +25,7 @@ class Ledger:
 
     A trim waits until it frees more than the share `lazy` of what the layer holds, so a layer that
     held n tokens after its first trim moves `n / lazy` at most in all others; `moved` counts them.
+    None is made for padding alone.
     """
 
     def __init__(self, budget: Budget, layers: Sequence[int], lazy: float = LAZY) -> None:
@@ -35,6 +36,7 @@ class Ledger:
         self.moved = 0
         self.blind = len(self.layers) > 1  # no bound was known before the last layer
         self._staying: list[Tensor] = []  # [B, h] each, beside the budget
+        self._most: list[Tensor] = []  # [B, H] each, what a budget could hold
         self._trimmed = False
 
     @property
@@ -50,7 +52,8 @@ class Ledger:
         self._check(ranking.layer)
         staying, most = (ranking.tiers == STAYS).sum(-1), everything(ranking)
         self.lines.append(Line(ranking))
-        self.bounds.append(most.cpu())
+        self._most.append(most.cpu())
+        self.bounds.append(self._most[-1])
         self._staying.append((staying if staying.ndim == 2 else staying[:, None]).cpu())
         self.held.append(ranking.scores.numel())
         told = None
@@ -81,12 +84,24 @@ class Ledger:
     def _is_due(self, place: int) -> bool:
         """Return whether enough can go from a layer, and count it as gone then."""
         size = int((self.bounds[place] + self._staying[place]).sum())
-        if size > (1 - self.lazy) * self.held[place]:
+        goes = bool((self.bounds[place] < self._most[place]).any())
+        if not goes or size > (1 - self.lazy) * self.held[place]:
             return False
         self.held[place] = size
         self.moved += size
         self._trimmed = True
         return True
+
+    def check(self, counts: Sequence[Int[Tensor, "B H"]]) -> None:
+        """Raise `UnsupportedModel` if a layer is to keep more than it was trimmed for."""
+        for line, count, bound, most in zip(
+            self.lines, counts, self.bounds, self._most, strict=True
+        ):
+            if self._trimmed and bool(((count.cpu() > bound) & (bound < most)).any()):
+                raise UnsupportedModel(
+                    f"layer {line.ranking.layer} is to keep more than was known when it was "
+                    "trimmed, as other layers have other tokens to choose from; use stream=False"
+                )
 
     def close(self) -> list[Line]:
         """Return the rankings in line; raise `UnsupportedModel` if fewer came than were to come."""

@@ -38,6 +38,8 @@ def finish(cache: CompressedCache, stop: int) -> None:
             lines = stream.close([layer.index for layer in owners])
             cache.held_whole = stream.held_whole
         plan = decide(cache.method, [turn.rankings[layer.index] for layer in owners], lines)
+        if stream is not None:
+            stream.check(plan)
         packed = all([_pack(cache, layer, plan, i, stop) for i, layer in enumerate(owners)])
         cache.explain = {x.index: e for x, e in zip(owners, plan.explain, strict=True)}
         if cache.method.when.positions == "compacted":

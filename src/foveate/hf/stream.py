@@ -12,7 +12,7 @@ from foveate.cache.ledger import Ledger
 from foveate.cache.segments import Segments
 from foveate.line import Line
 from foveate.method import Bounded, Evicting, Method
-from foveate.types import Bool, LayerKV, Ranking
+from foveate.types import Bool, LayerKV, Plan, Ranking
 
 if TYPE_CHECKING:
     from foveate.hf.layer import CompressedLayer
@@ -50,6 +50,10 @@ class Stream:
         lines = self.ledger.close()
         assert [line.ranking.layer for line in lines] == list(layers)
         return lines
+
+    def check(self, plan: Plan) -> None:
+        """Raise `UnsupportedModel` if the plan keeps more of a layer than it was trimmed for."""
+        self.ledger.check([explained["budget"] for explained in plan.explain])
 
 
 def holds_on(method: Method) -> str | None:
