@@ -146,6 +146,20 @@ def test_buffers_stay_where_they_are_while_there_is_room():
     assert room.since.data_ptr() == since
 
 
+def test_buffers_made_in_inference_mode_are_written_to_outside_of_it():
+    with torch.inference_mode():
+        store, dense, rng = begun(ahead=3)
+        store.positions = store.positions.expand(-1, H, -1)
+        store.prepare(None)
+    for _ in range(5):
+        new = tokens(2, 1, rng)
+        store.append(*new), dense.append(*new)
+        store.prepare(None)
+        store.write(*new)
+        store.clock.tick()
+    agree(store, dense)
+
+
 @pytest.mark.parametrize("change", ["append", "crop", "take", "pack", "clear"])
 def test_a_step_must_be_prepared_anew_after_every_change(change):
     store, _, rng = begun(ahead=8)

@@ -6,8 +6,9 @@ writes at `base + count` and sees the slots whose `since` is not above `count`, 
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -129,13 +130,14 @@ class Static(Dense):
         used = keys.shape[2]
         more = max(tokens, self.clock.ahead, 0 if self.room is None else used // 2)
         size, heads = bucket(used + more), 1 if self.positions is None else self.positions.shape[1]
-        self.room = Room(
-            keys=fixed(_widened(keys, size)),
-            values=fixed(_widened(values, size)),
-            since=fixed(keys.new_full((len(keys), heads, size), NEVER, dtype=torch.int32)),
-            base=fixed(torch.zeros(1, dtype=torch.long, device=keys.device)),
-            count=self.clock.on(keys.device),
-        )
+        with lasting():
+            self.room = Room(
+                keys=fixed(_widened(keys, size)),
+                values=fixed(_widened(values, size)),
+                since=fixed(keys.new_full((len(keys), heads, size), NEVER, dtype=torch.int32)),
+                base=fixed(torch.zeros(1, dtype=torch.long, device=keys.device)),
+                count=self.clock.on(keys.device),
+            )
         self._keys = self._values = None
         self._used = used
 
@@ -184,7 +186,8 @@ class Static(Dense):
         if room.since.shape == since.shape:
             room.since.copy_(since)
         else:
-            room.since = fixed(since)
+            with lasting():
+                room.since = fixed(since.clone())
         room.base.fill_(self._used)
         room.ready = True
 
@@ -231,6 +234,11 @@ def fixed(tensor: Tensor) -> Tensor:
     """Return the tensor, marked as one that stays where it is: CUDA graphs need not copy it."""
     torch._dynamo.mark_static_address(tensor, guard=False)
     return tensor
+
+
+def lasting() -> AbstractContextManager[Any]:
+    """Return where tensors are made that may be written to outside of inference mode as well."""
+    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
 
 
 def _widened(part: Float[Tensor, "B H L D"], size: int) -> Float[Tensor, "B H C D"]:
