@@ -4,6 +4,7 @@ import copy
 import pickle
 import threading
 import weakref
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ import families
 import foveate
 import gold
 from families import IMAGE
-from seam import stage
+from seam import follow, stage
 
 LLAVA, QWEN = families.BY_NAME["llava-1.5"], families.BY_NAME["qwen2-vl"]
 
@@ -49,6 +50,30 @@ def test_a_row_that_finished_early_stays_hidden(recipe, attention):
         gold.generate(model, inputs, past_key_values=full)
         twin = gold.generate(model, turn, past_key_values=full)
     assert gold.distance(second, twin) <= gold.TOLERANCE
+
+
+@pytest.mark.parametrize("storage", ["dense", "ragged"])
+@pytest.mark.parametrize("loop", [False, True], ids=["generate", "forward"])
+def test_a_mask_that_hides_more_than_before_is_followed_in_every_step(loop, storage):
+    model, inputs = LLAVA.build(), LLAVA.inputs(3)
+    cache = foveate.CompressedCache(model, foveate.random(keep=0.3), storage=storage)
+    caches, found = (DynamicCache(config=model.config), cache), []
+    first = gold.generate(model, inputs, past_key_values=cache)
+    with gold.hiding(model, stage(LLAVA, model, inputs, cache.report())):
+        gold.generate(model, inputs, past_key_values=caches[0])
+    turn = follow(LLAVA, inputs, first.sequences, (1,) if loop else (6,))
+    prompt = inputs["input_ids"].shape[1]
+    turn["attention_mask"][:, prompt - 4 : prompt - 1] = 0
+    for made in caches:
+        hide = gold.hiding(model, stage(LLAVA, model, inputs, cache.report()))
+        with nullcontext() if made is cache else hide, torch.no_grad():
+            if loop:
+                mask = turn["attention_mask"][:, : made.get_seq_length() + 1]
+                one = {"input_ids": turn["input_ids"][:, -1:], "attention_mask": mask}
+                found.append(model(**one, past_key_values=made).logits)
+            else:
+                found.append(gold.logits(gold.generate(model, turn, past_key_values=made)))
+    assert (found[1] - found[0]).abs().max() <= gold.TOLERANCE
 
 
 class Stop(KeyboardInterrupt):

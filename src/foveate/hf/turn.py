@@ -65,7 +65,7 @@ class Turn:
             if isinstance(mask, Tensor) and mask.shape[1:] == (seen + kinds.kind.shape[1],):
                 # rows that had finished earlier are padded by the caller
                 gap = gap.masked_fill(mask[:, known:seen].to(gap.device) == 0, PAD)
-                self.clean = self.clean and not bool((gap == PAD).any())
+                self.clean = self.clean and not self.hides(mask[:, :seen])
             self.kinds = self.kinds.followed_by(TokenKinds.of(gap)).followed_by(kinds)
         self.open = True
         self.choose(seen, kinds.kind.shape[1])
@@ -189,14 +189,23 @@ class Turn:
             record.clear()
         self.following.reset()
 
-    def note_mask(self, mask: Any, tokens: int) -> None:
+    def note_mask(self, mask: Any) -> None:
         """Remember whether the caller's mask says more than where a prompt's padding is.
 
-        `generate` never hides what it generated; a loop over `forward` may.
+        `generate` never hides more between prompts; a loop over `forward` may at every pass.
         """
         self.plain_mask = mask is None or (isinstance(mask, Tensor) and mask.ndim == 2)
         if self.expected is None and isinstance(mask, Tensor) and mask.ndim == 2:
-            self.clean = self.clean and bool(mask[:, -tokens:].all())
+            self.clean = self.clean and not self.hides(mask)
+
+    def hides(self, mask: Tensor) -> bool:
+        """Return whether a mask [B, T] hides more than the padding of the prompts."""
+        hidden = mask == 0
+        if self.kinds is not None:
+            later = mask.shape[1] - self.kinds.kind.shape[1]
+            valid = torch.nn.functional.pad(self.kinds.valid, (0, later), value=True)
+            hidden = hidden & valid.to(mask.device)
+        return bool(hidden.any())
 
 
 def _without_trailing_text(kinds: TokenKinds) -> TokenKinds:
