@@ -488,6 +488,8 @@ def test_what_cannot_be_trimmed_is_held_and_said():
         looked, cache = curve(family, model, inputs, method)
         assert looked[:-1] == tuple(looked[0] * (i + 1) for i in range(LAYERS - 1))
         assert any("no bounds" in note for note in cache.report().notes)
+        cache.reset()
+        assert not any("no bounds" in note for note in cache.report().notes)
     assert Evict().evicts and Merge(0.0).evicts and not Merge(0.5).evicts
 
 

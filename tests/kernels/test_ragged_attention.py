@@ -120,6 +120,8 @@ def test_a_row_that_sees_nothing_is_zero(q):
     assert not found[:, -1].any() and (q == 1 or found[1, 0].any())
     found = compare(problem(t=0, q=q))
     assert not found[0, :, 2:4].any() and found[0, :, :2].any()  # head 1 of row 0 is empty
+    more["sinks"] = torch.full((inputs[0].shape[1],), -torch.inf)
+    assert not compare(inputs, **more)[:, -1].any(), "a sink that is none changes nothing"
 
 
 def test_a_kept_layout_changes_nothing():

@@ -100,7 +100,8 @@ class Ledger:
             if self._trimmed and bool(((count.cpu() > bound) & (bound < most)).any()):
                 raise UnsupportedModel(
                     f"layer {line.ranking.layer} is to keep more than was known when it was "
-                    "trimmed, as other layers have other tokens to choose from; use stream=False"
+                    "trimmed: other layers have other tokens to choose from, or scores that are "
+                    "not finite; use stream=False"
                 )
 
     def close(self) -> list[Line]:

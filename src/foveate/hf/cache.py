@@ -261,6 +261,7 @@ class CompressedCache(Cache):
         self.turn.account.reset()
         self.expect(None)
         self.broken, self.shift, self.seconds, self.explain = False, None, 0.0, {}
+        self.held_whole = None
 
     def reorder_cache(self, beam_idx: Tensor) -> None:  # type: ignore[override]
         """Follow the beams."""

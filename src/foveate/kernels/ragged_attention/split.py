@@ -118,7 +118,7 @@ class Problem:
             return logits
         p = logits.softmax(-1)
         hidden = self.prefix_bias is not None or self.tail_bias is not None
-        if self.sinks is None and (hidden or not self.tail_keys.shape[1]):
+        if hidden or not self.tail_keys.shape[1]:
             p.masked_fill_(logits.amax(-1, keepdim=True) == -math.inf, 0)
         return p
 
