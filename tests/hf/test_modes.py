@@ -1,7 +1,5 @@
 """Every mode of `generate` works on a compressed cache, and equals the slow twin in that mode."""
 
-from contextlib import contextmanager
-
 import pytest
 import torch
 from packaging.version import Version
@@ -10,7 +8,16 @@ from transformers.generation.streamers import BaseStreamer
 import families
 import foveate
 import gold
-from seam import MODES, by_cache, by_context, check_selection, compressed, kept, stage
+from seam import (
+    MODES,
+    by_cache,
+    by_context,
+    check_selection,
+    compressed,
+    kept,
+    lookup_beside_windows,
+    stage,
+)
 
 FAMILIES = pytest.mark.parametrize("family", [families.BY_NAME[name] for name in MODES], ids=str)
 BATCHES = pytest.mark.parametrize("batch", [1, 3])
@@ -46,17 +53,6 @@ def test_mode_equals_the_slow_twin(family, batch, entry, options, copies):
     masks = kept(family, model, inputs, report, copies).values()
     if Version("5.20") <= families.VERSION:  # before, copies of a row got each other's images
         assert all(torch.equal(mask[::copies], mask[copies - 1 :: copies]) for mask in masks)
-
-
-@contextmanager
-def lookup_beside_windows(family):
-    """Old releases cannot take drafts back from sliding layers: there a refusal must say so."""
-    try:
-        yield
-    except foveate.FoveateError as refusal:
-        assert "sliding" in str(refusal) and Version("5.20") > families.VERSION
-        assert family.name == "gemma3"
-        pytest.skip(str(refusal))
 
 
 @FAMILIES

@@ -221,14 +221,6 @@ def test_masks_of_the_caller_are_read(kind, queries):
     assert (runs[0] - runs[1]).abs().max() <= gold.TOLERANCE
 
 
-def test_storage_and_bits_are_not_combined():
-    family = families.BY_NAME["llama"]
-    with pytest.raises(foveate.InputError, match="ragged"):
-        foveate.CompressedCache(
-            family.build(), METHODS["adakv"](), storage="ragged", quantized="fp8"
-        )
-
-
 class Largest(TorchDispatchMode):
     """Notes the largest tensor of floats that was made."""
 
