@@ -14,7 +14,6 @@ __all__ = ["HeadGroup", "all_heads", "own_heads", "total"]
 
 
 @runtime_checkable
-@runtime_checkable
 class HeadGroup(Protocol):
     """Processes with as many heads of a layer each, those of lower rank before those of higher."""
 

@@ -45,7 +45,7 @@ class CacheReport:
     seconds: float  # ranking, deciding and packing, all layers and turns, on the host's clock
     native_layers: int  # layers that are left as the model has them
     bytes_native: int
-    bytes_peak: int  # the most that all layers held at once
+    bytes_peak: int  # the most that all layers held at once, copies while packing included
     held: tuple[int, ...] = ()  # by all compressible layers, after each one of the last prompt
     notes: tuple[str, ...] = ()
     _kept: tuple[Tensor, ...] = field(default=(), repr=False, compare=False)
