@@ -52,7 +52,11 @@ def test_options_reach_the_method(run, page):
 
 @pytest.mark.parametrize(
     ("words", "name"),
-    [(["--storage", "ragged"], "ragged"), (["--quantized", "quanto"], "dense quanto"), ([], "dense")],
+    [
+        (["--storage", "ragged"], "ragged"),
+        (["--quantized", "quanto"], "dense quanto"),
+        ([], "dense"),
+    ],
 )
 def test_the_form_of_storage_can_be_chosen(run, page, words, name):
     done = run("ask", page, "AB?", *words, "--max-new-tokens", "2", "--json")
