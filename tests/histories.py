@@ -27,29 +27,36 @@ def pack(store, twin, rng, shared):
     twin.pack(keep, stop)
 
 
+def act(store, twin, action, number, rng):
+    """Do to both what asks for no choice of tokens: append, seal, crop or take."""
+    rows = len(twin.stored)
+    if action == "append":
+        new = tokens(rows, 1 + number % 5, rng)
+        store.append(*new)
+        twin.append(*new)
+    elif action == "seal":
+        store.seal(store.seen)
+        twin.start = twin.seen
+    elif action == "crop":
+        length = number % (store.seen + 2)
+        store.crop(length)
+        twin.crop(length)
+    elif action == "take":
+        chosen = torch.randint(0, rows, (1 + number % 3,), generator=rng)
+        store.take(chosen)
+        twin.take(chosen.tolist())
+    else:
+        raise AssertionError(f"{action!r} is no action")
+
+
 def play(store, actions, seed, settle=lambda store: store, coded=False):
     """Check a storage after every action; `settle` gives the one to go on with after a prompt."""
-    rng, rows = torch.Generator().manual_seed(seed), 2
-    twin = Entries(rows, H)
+    rng, twin = torch.Generator().manual_seed(seed), Entries(2, H)
     for action, number in [("append", 6), *actions]:
-        if action == "append":
-            new = tokens(rows, 1 + number % 5, rng)
-            store.append(*new)
-            twin.append(*new)
-        elif action == "pack":
+        if action == "pack":
             pack(store, twin, rng, shared=number % 2 == 0)
+        else:
+            act(store, twin, action, number, rng)
+        if action in ("pack", "seal"):
             store = settle(store)
-        elif action == "seal":
-            store.seal(store.seen)
-            twin.start = twin.seen
-            store = settle(store)
-        elif action == "crop":
-            length = number % (store.seen + 2)
-            store.crop(length)
-            twin.crop(length)
-        elif action == "take":
-            chosen = torch.randint(0, rows, (1 + number % 3,), generator=rng)
-            store.take(chosen)
-            twin.take(chosen.tolist())
-            rows = len(chosen)
         check(store, twin, coded)

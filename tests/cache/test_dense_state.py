@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from foveate.cache.dense import Dense
 from foveate.reduce.evict import pack
+from histories import act
 from reference.cache import D, H, Numbers, check, tokens
 
 ACTIONS = st.lists(
@@ -73,29 +74,14 @@ def check_numbers(store, twin):
 @given(actions=ACTIONS, seed=st.integers(0, 2**31))
 def test_any_history_equals_lists(actions, seed):
     rng = torch.Generator().manual_seed(seed)
-    store, rows = Dense(), 2
-    twin = Numbers(rows, H)
+    store, twin = Dense(), Numbers(2, H)
     for action, how in [("append", 6), *actions]:
-        if action == "append":
-            new = tokens(rows, 1 + how % 5, rng)
-            store.append(*new)
-            twin.append(*new)
-        elif action == "retain":
+        if action == "retain":
             retain(store, twin, rng, how)
-        elif action == "seal":
-            store.seal(store.seen)
-            twin.start = twin.seen
-        elif action == "crop":
-            length = how % (store.seen + 2)
-            store.crop(length)
-            twin.crop(length)
-        elif action == "take":
-            chosen = torch.randint(0, rows, (1 + how % 3,), generator=rng)
-            store.take(chosen)
-            twin.take(chosen.tolist())
-            rows = len(chosen)
-        else:
+        elif action == "copy":
             store = copy.deepcopy(store)
+        else:
+            act(store, twin, action, how, rng)
         check_numbers(store, twin)
 
 

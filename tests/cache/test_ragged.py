@@ -12,6 +12,7 @@ from foveate.cache.ragged import Ragged
 from foveate.cache.segments import Segments
 from foveate.errors import CacheError
 from foveate.reduce.evict import pack as packed
+from histories import act
 from reference.cache import DV, D, H, Numbers, tokens
 
 ITEM = 4
@@ -115,30 +116,15 @@ def layout_nbytes(prefix):
 def test_any_history_equals_lists(actions, seed):
     rng = torch.Generator().manual_seed(seed)
     store, twin = begun(2, rng)
-    rows = 2
     for action, how in [("seal", 0), *actions]:
-        if action == "append":
-            new = tokens(rows, 1 + how % 5, rng)
-            store.append(*new)
-            twin.append(*new)
-        elif action == "pack":
+        if action == "pack":
             pack(store, twin, rng, flat=how % 2 == 0)
         elif action == "retain":
             retain(store, twin, rng, how)
-        elif action == "seal":
-            store.seal(store.seen)
-            twin.start = twin.seen
-        elif action == "crop":
-            length = how % (store.seen + 2)
-            store.crop(length)
-            twin.crop(length)
-        elif action == "take":
-            chosen = torch.randint(0, rows, (1 + how % 3,), generator=rng)
-            store.take(chosen)
-            twin.take(chosen.tolist())
-            rows = len(chosen)
-        else:
+        elif action == "copy":
             store = copy.deepcopy(store)
+        else:
+            act(store, twin, action, how, rng)
         check(store, twin)
 
 

@@ -194,10 +194,6 @@ class Dense:
             return torch.arange(self.seen, device=self.device).expand(self.shape[0], 1, -1)
         return with_tail(self.positions, self.start, self.seen)
 
-    def empty(self) -> Bool[Tensor, "B h L"]:
-        """Return which slots no token fills."""
-        return self.logical() < 0
-
     def is_gapless(self) -> bool:
         """Return whether every slot is filled; looked at once per layout, for that costs a wait."""
         if self.positions is None:

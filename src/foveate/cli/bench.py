@@ -13,7 +13,6 @@ from foveate.cli import console
 
 T = TypeVar("T")
 WHAT = ("decode", "prefill")
-MORE = ("keep", "kv_heads", "rounds", "dtype", "presets", "tokens")  # not for every subject
 
 
 @console.reported
