@@ -11,8 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -33,8 +32,7 @@ _renamed: dict[int, int] = {}  # text configs that name our eager variant now: p
 _wrapped: dict[str, tuple[int, Any, Callable[..., Any]]] = {}  # name: uses, mapping, original
 
 
-@dataclass(frozen=True, eq=False)
-class Call:
+class Call(NamedTuple):
     """What a model gives to the attention function that is registered under a name."""
 
     name: str

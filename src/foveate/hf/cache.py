@@ -94,17 +94,13 @@ class CompressedCache(Cache):
                 for i, layer in enumerate(native_layers(text))
             ]
         )
+        self.compressed_layers = [x for x in self.layers if isinstance(x, CompressedLayer)]
         self.turn.layers = len(self.layers)
 
     @property
     def attachment(self) -> Attachment:
         """Return what is known of the model."""
         return self.lease.attachment
-
-    @property
-    def compressed_layers(self) -> list[CompressedLayer]:
-        """Return the layers that are ours."""
-        return [layer for layer in self.layers if isinstance(layer, CompressedLayer)]
 
     @property
     def seen(self) -> int:
@@ -115,6 +111,11 @@ class CompressedCache(Cache):
     def is_compileable(self) -> bool:
         """Return what `generate` is told when it asks whether to compile its steps."""
         return self.is_offered and can_step(self)
+
+    def weigh(self) -> None:
+        """Note what every layer holds now, before one lets go of anything."""
+        for layer in self.compressed_layers:
+            layer.weigh()
 
     def expect(self, length: int | None, tokens: int | None = None) -> None:
         """State at which length the prompt is complete, and how many tokens may follow."""
@@ -148,7 +149,8 @@ class CompressedCache(Cache):
         kinds = None
         if turn.prompt:
             if seen > turn.start and not turn.open:
-                for layer in self.compressed_layers:
+                self.weigh()
+                for layer in layers:
                     layer.store.seal(seen)
                 turn.begin(seen)
             stated = token_kinds.stated(self.visual_mask, kwargs, seen, tokens, turn.expected)
@@ -184,18 +186,8 @@ class CompressedCache(Cache):
         if self.turn.following.active:
             self._follow()
         if self.turn.prompt and (self.turn.expected is None or self.seen >= self.turn.expected):
-            self._check_attended()
             finish(self, self.seen if self.turn.expected is None else self.turn.expected)
         self.broken = False
-
-    def _check_attended(self) -> None:
-        """Raise `UnsupportedModel` if stored keys did not come to an attention function."""
-        for layer in self.compressed_layers:
-            if layer.store.seen and not layer.attended:
-                raise UnsupportedModel(
-                    f"{self.attachment.model_name} changes the keys of layer {layer.index} between "
-                    "cache and attention, so it cannot be compressed; run it without Foveate"
-                )
 
     def fail(self) -> None:
         """Note that a forward pass raised; unusable if some layers hold its tokens already."""
@@ -231,12 +223,14 @@ class CompressedCache(Cache):
         prompt = turn.open and (turn.expected is None or self.seen >= turn.expected)
         if turn.following.is_due(prompt, self.seen) and (prompt or not turn.open):
             assert turn.kinds is not None
+            self.weigh()
             turn.following.look(self.compressed_layers, turn.kinds, turn.scaling)
             turn.open = False
         self.seconds += time.perf_counter() - began
 
     def crop(self, tokens_to_remove: int) -> None:
         """Remove that many tokens (negative), or cut to that length (positive, older releases)."""
+        self.weigh()
         try:
             super().crop(tokens_to_remove)
         except ValueError as error:
@@ -265,16 +259,19 @@ class CompressedCache(Cache):
 
     def reorder_cache(self, beam_idx: Tensor) -> None:  # type: ignore[override]
         """Follow the beams."""
+        self.weigh()
         super().reorder_cache(beam_idx)  # type: ignore[arg-type]
         self._take(beam_idx)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep the named rows."""
+        self.weigh()
         super().batch_select_indices(indices)
         self._take(row_numbers(indices))
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat every row."""
+        self.weigh()
         super().batch_repeat_interleave(repeats)
         if self.turn.kinds is not None:
             self._take(torch.arange(len(self.turn.kinds.kind)).repeat_interleave(repeats))

@@ -116,7 +116,8 @@ class CompressedLayer(DynamicLayer):
             keys, values = self.store.write(key_states, value_states)
             return tag(keys, Step(self.store)), values
         keys, values = self.store.append(key_states, value_states)
-        self.weigh()
+        if self.turn.prompt:  # steps only add; the cache has all weighed before any shrinks
+            self.weigh()
         return tag(keys, self.view()), values
 
     def view(self) -> Tag:

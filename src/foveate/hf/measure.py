@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 def layer_report(cache: CompressedCache) -> CacheReport:
     """Return the report of a cache as it stands."""
+    cache.weigh()
     kinds = cache.turn.kinds
     kinds = None if kinds is None else kinds.to(torch.device("cpu"))
     layers, kept, indices = [], [], []

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from foveate.cache.segments import Segments
+from foveate.errors import UnsupportedModel
 from foveate.group import all_heads
 from foveate.hf.stream import narrowed, packed
 from foveate.method import decide
@@ -24,6 +25,7 @@ __all__ = ["finish"]
 @torch.no_grad()
 def finish(cache: CompressedCache, stop: int) -> None:
     """Decide and pack the turn up to logical position `stop`, which its layers have ranked."""
+    check_attended(cache)
     turn = cache.turn
     assert turn.kinds is not None
     kinds = turn.kinds.columns(turn.start, stop)
@@ -53,6 +55,16 @@ def finish(cache: CompressedCache, stop: int) -> None:
     turn.close(stop, packed)
     turn.start, turn.number = stop, turn.number + 1
     turn.following.start(kinds)
+
+
+def check_attended(cache: CompressedCache) -> None:
+    """Raise `UnsupportedModel` if stored keys did not come to an attention function."""
+    for layer in cache.compressed_layers:
+        if layer.store.seen and not layer.attended:
+            raise UnsupportedModel(
+                f"{cache.attachment.model_name} changes the keys of layer {layer.index} between "
+                "cache and attention, so it cannot be compressed; run it without Foveate"
+            )
 
 
 def _pack(cache: CompressedCache, layer: CompressedLayer, plan: Plan, i: int, stop: int) -> bool:
