@@ -1,15 +1,21 @@
 """Times are taken in turns; ratios are those within a round."""
 
+from collections import Counter
+from itertools import pairwise
+
 import pytest
 
 from foveate.bench import Spread, timing
 from foveate.errors import InputError
 
 
-def test_turns_put_another_variant_first():
-    turns = [timing.turned(["a", "b", "c"], number) for number in range(-1, 3)]
-    assert [turn[0] for turn in turns] == ["c", "a", "b", "c"]
-    assert all(sorted(turn) == ["a", "b", "c"] for turn in turns)
+def test_every_variant_follows_every_other_one():
+    orders = [timing.shuffled(["a", "b", "c"], number) for number in range(-1, 60)]
+    assert all(sorted(order) == ["a", "b", "c"] for order in orders)
+    assert {order[0] for order in orders} == {"a", "b", "c"}
+    behind = Counter(pair for order in orders for pair in pairwise(order))
+    assert len(behind) == 6 and min(behind.values()) > 10
+    assert timing.shuffled(["a", "b", "c"], 7) == timing.shuffled(["a", "b", "c"], 7)
 
 
 def test_spread_is_median_and_range():

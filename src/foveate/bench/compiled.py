@@ -12,7 +12,7 @@ from typing import Any
 import foveate
 from foveate.bench.model import Prompted
 from foveate.bench.result import Spread
-from foveate.bench.timing import CLOCKS, Times, summary, turned
+from foveate.bench.timing import CLOCKS, Times, shuffled, summary
 from foveate.hf.storage import STORAGES
 
 FULL, FULL_COMPILED = "full cache", "full cache, compiled"
@@ -48,7 +48,7 @@ def measure_generate(
     kept: dict[str, float] = {}
     torch._dynamo.reset()
     for number in range(-1, min(ROUNDS, setting.rounds)):  # round -1 compiles
-        for name in chosen if number < 0 else turned(list(chosen), number):
+        for name in chosen if number < 0 else shuffled(list(chosen), number):
             torch._dynamo.utils.counters.clear()
             cache = _cache(prompted, method, name, setting.steps)
             options = _options(prompted, chosen[name], setting.backend)

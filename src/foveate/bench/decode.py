@@ -25,8 +25,8 @@ from foveate.bench.timing import (
     check_setting,
     default_dtype,
     milliseconds,
+    shuffled,
     summary,
-    turned,
 )
 from foveate.errors import CacheError
 from foveate.hf.storage import STORAGES
@@ -189,7 +189,7 @@ def _round(
     """Return the times of all steps; every cache makes one step before any makes the next."""
     spent: Times = {name: [] for name in caches}
     for index in range(setting.steps):
-        for name in turned(list(caches), number + index):
+        for name in shuffled(list(caches), number * setting.steps + index):
             step = partial(prompted.step, caches[name], prompted.size.tokens + index)
             spent[name].append(milliseconds(step, setting.device, CLOCKS[setting.clock]))
     return spent

@@ -36,7 +36,7 @@ from foveate.bench.published import (
 from foveate.bench.result import Spread
 from foveate.bench.shapes import SHAPES, Batched, bytes_of_weights, prompts, random_model, scaled
 from foveate.bench.subject import Cases, Tick
-from foveate.bench.timing import CLOCKS, check_setting, default_dtype, milliseconds, turned
+from foveate.bench.timing import CLOCKS, check_setting, default_dtype, milliseconds, shuffled
 from foveate.errors import InputError, nearest
 
 QUANTITIES = (PREFILL, DECODE, RATE, BYTES, TOTAL, PEAK)
@@ -250,7 +250,7 @@ def _written(batched: Batched, caches: dict[str, Any], steps: int, setting: Pape
     start = batched.ids.shape[1]
     found: Times = {name: [] for name in caches}
     for number, (begin, end) in enumerate(pairwise(ends)):
-        for name in turned(list(caches), number):
+        for name in shuffled(list(caches), number):
             places = range(start + begin, start + end)
             work = partial(_steps, partial(batched.step, caches[name]), places)
             spent = milliseconds(work, setting.device, CLOCKS[setting.clock])

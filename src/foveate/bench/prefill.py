@@ -20,7 +20,7 @@ from foveate.bench.timing import (
     check_setting,
     default_dtype,
     milliseconds,
-    turned,
+    shuffled,
 )
 from foveate.errors import CacheError, InputError, nearest
 
@@ -123,7 +123,7 @@ def _length(prompted: Prompted, setting: PrefillSetting, tick: Any) -> dict[str,
     _full(prompted, setting)  # warms up, as `_reads` has done for each preset
     attention = [1000 * prompted.attention_seconds(clock) for _ in range(setting.rounds)]
     for number in range(setting.rounds):
-        names = turned(list(setting.presets), number * BETWEEN)
+        names = shuffled(list(setting.presets), number * BETWEEN)
         before = _full(prompted, setting)
         for start in range(0, len(names), BETWEEN):
             group = names[start : start + BETWEEN]

@@ -20,8 +20,8 @@ from foveate.bench.timing import (
     check_setting,
     default_dtype,
     milliseconds,
+    shuffled,
     summary,
-    turned,
 )
 from foveate.kernels.column_stats import column_stats
 
@@ -104,7 +104,7 @@ def _timed(
     torch.testing.assert_close(work[SUMS](), work[MATRIX](), rtol=1e-3, atol=1e-3)
     times: dict[str, list[float]] = {name: [] for name in work}
     for number in range(setting.rounds):
-        for name in turned(list(work), number):
+        for name in shuffled(list(work), number):
             times[name].append(milliseconds(work[name], setting.device, CLOCKS[setting.clock]))
         tick()
     return summary(times, [(SUMS, ATTENTION), (MATRIX, ATTENTION), (SUMS, MATRIX)])

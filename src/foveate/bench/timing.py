@@ -1,7 +1,8 @@
 """Times taken in turns: every variant in every round, ratios within the round."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from random import Random
 from typing import Any
 
 import torch
@@ -44,10 +45,13 @@ def wait(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
-def turned(names: list[str], number: int) -> list[str]:
-    """Return the names with another one in front each round, so that no variant is always first."""
-    at = number % len(names)
-    return names[at:] + names[:at]
+def shuffled(names: Sequence[str], number: int) -> list[str]:
+    """Return the names in an order that depends on the number alone.
+
+    Whatever runs behind a full cache finds the caches of the processor empty, so that no variant
+    may always follow the same other one.
+    """
+    return Random(number).sample(names, len(names))
 
 
 def ratio(over: list[float], under: list[float]) -> dict[str, Any]:
