@@ -1,0 +1,1 @@
+"""Foveate inside the harnesses that people evaluate models with."""
