@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from foveate.errors import InputError
-from foveate.types import Int
+from foveate.types import Bool, Float, Int
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +85,20 @@ class CacheReport:
         positions = self._kept[self._layers.index(layer)]
         positions = positions[row, head if positions.shape[1] > 1 else 0]
         return positions[positions >= 0].long()
+
+    def share(self, tokens: Bool[Tensor, "B T"]) -> Float[Tensor, " B"]:
+        """Return which share of the marked prompt tokens each row holds, over layers and heads.
+
+        Padding included, as the prompt came; 1 for rows without such tokens.
+        """
+        total = tokens.sum(-1)
+        held = torch.zeros(len(tokens), dtype=torch.double)
+        for positions in self._kept:
+            marks = tokens.cpu()[:, None].expand(-1, positions.shape[1], -1)
+            found = marks.gather(-1, positions.clamp(min=0).long()) & (positions >= 0)
+            held += found.sum(-1).double().mean(-1)
+        share = held / len(self._kept) / total.cpu().clamp(min=1)
+        return torch.where(total.cpu() > 0, share, 1.0)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain numbers, lists and strings."""

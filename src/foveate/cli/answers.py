@@ -1,5 +1,6 @@
 """Asks a loaded model about images, with the full cache or a compressed one, and measures both."""
 
+import inspect
 import statistics
 import time
 from collections.abc import Sequence
@@ -53,22 +54,24 @@ class _Clock(StoppingCriteria):
 
 def prepare(loaded: Loaded, images: Sequence[Image.Image], question: str) -> Any:
     """Return the model's inputs for images and then a question."""
+    content: list[dict[str, Any]] = [{"type": "image", "image": image} for image in images]
+    content.append({"type": "text", "text": question})
+    return prepare_chats(loaded, [[{"role": "user", "content": content}]])
+
+
+def prepare_chats(loaded: Loaded, chats: Sequence[Sequence[dict[str, Any]]]) -> Any:
+    """Return the model's inputs for conversations, a row for each, padded on the left.
+
+    A message has a role and a content of parts, {"type": "text", "text": ...} or {"type": "image",
+    "image": ...}. Without a chat template, the texts and images follow each other as they are.
+    """
     processor = loaded.processor
+    padding = {"padding": True, "padding_side": "left"} if len(chats) > 1 else {}
     try:
         if getattr(processor, "chat_template", "") is not None:
-            content = [{"type": "image", "image": image} for image in images]
-            content.append({"type": "text", "text": question})
-            inputs = processor.apply_chat_template(
-                [{"role": "user", "content": content}],
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=True,
-                return_tensors="pt",
-            )
+            inputs = _templated(processor, chats, padding)
         else:
-            token = getattr(processor, "image_token", None) or ""
-            text = str(token) * len(images) + question
-            inputs = processor(text=text, images=list(images), return_tensors="pt")
+            inputs = _concatenated(processor, chats, padding)
     except FoveateError:
         raise
     except ValueError as error:
@@ -77,6 +80,31 @@ def prepare(loaded: Loaded, images: Sequence[Image.Image], question: str) -> Any
             "or fewer images"
         ) from error
     return _placed(inputs, loaded.model)
+
+
+def _templated(processor: Any, chats: Sequence[Any], padding: dict[str, Any]) -> Any:
+    known = inspect.signature(processor.apply_chat_template).parameters
+    given = {"processor_kwargs": padding} if padding and "processor_kwargs" in known else padding
+    return processor.apply_chat_template(
+        list(chats) if len(chats) > 1 else chats[0],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        **given,
+    )
+
+
+def _concatenated(processor: Any, chats: Sequence[Any], padding: dict[str, Any]) -> Any:
+    token = str(getattr(processor, "image_token", None) or "")
+    texts, images = [], []
+    for chat in chats:
+        parts = [part for message in chat for part in message["content"]]
+        texts.append("".join(part.get("text", token) for part in parts))
+        images.append([part["image"] for part in parts if part["type"] == "image"])
+    if len(chats) == 1:
+        return processor(text=texts[0], images=images[0], return_tensors="pt")
+    return processor(text=texts, images=images, return_tensors="pt", **padding)
 
 
 def _placed(inputs: Any, model: Any) -> Any:
@@ -115,7 +143,7 @@ def _full(loaded: Loaded, inputs: Any, max_new_tokens: int) -> Answer:
     output, clock = _generate(loaded, inputs, max_new_tokens)
     ids = torch.tensor(visual_ids(loaded.model.config), device=inputs["input_ids"].device)
     visual = int(torch.isin(inputs["input_ids"], ids).sum())
-    count = _bytes(output.past_key_values)
+    count = cache_bytes(output.past_key_values)
     return Answer(
         *_words(loaded, inputs, output),
         visual_total=visual,
@@ -152,6 +180,6 @@ def _milliseconds(clock: _Clock) -> dict[str, Any]:
     }
 
 
-def _bytes(cache: Any) -> int:
+def cache_bytes(cache: Any) -> int:
     """Return the bytes that a native cache holds: keys, values, and states of recurrent layers."""
     return sum(native_bytes(layer) for layer in cache.layers)
