@@ -2,6 +2,7 @@
 
 import copy
 
+import jaxtyping
 import pytest
 import torch
 from transformers import DynamicCache
@@ -209,3 +210,32 @@ def test_rows_alone_and_together_agree_with_hiding(family):
     assert distance(output, twin) <= gold.TOLERANCE
     full = gold.generate(model, inputs, num_beams=2, past_key_values=DynamicCache())
     assert gold.distance(output, full) > 1e-2
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch, about what it compiles
+def test_a_model_that_its_user_compiled_attends_alike(monkeypatch):
+    family = families.BY_NAME["llama"]
+    model, inputs = family.build(), family.inputs(3)
+
+    def steps(compiled):
+        cache = cache_of(family, model, inputs, ADAKV, "ragged")
+        if compiled:
+            monkeypatch.setattr(model, "forward", torch.compile(model.forward, backend="eager"))
+        logits, mask = [], inputs["attention_mask"]
+        with torch.no_grad():
+            model(**inputs, past_key_values=cache)
+            for token in (7, 8, 9):
+                mask = torch.nn.functional.pad(mask, (0, 1), value=1)
+                ids = torch.full((3, 1), token)
+                out = model(input_ids=ids, attention_mask=mask, past_key_values=cache)
+                logits.append(out.logits[:, -1])
+        checked(cache)
+        return torch.stack(logits)
+
+    alone = steps(compiled=False)
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        torch.testing.assert_close(steps(compiled=True), alone, atol=1e-5, rtol=0)
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+        torch._dynamo.reset()
