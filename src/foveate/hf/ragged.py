@@ -31,7 +31,8 @@ class RaggedView(Tag):
         self.layer, self.prefix, self.keys = layer, store.prefix, store.keys
         self.base, self.tokens = store.base, store.seen
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # sizes of the tail and the prefix differ from layer to layer
+    # Compiled, it would be made anew for the sizes of every layer.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def attend(self, call: Call) -> Tensor | None:
         """Return the output [B, q, Hq, Dv] of attention over the prefix and the tail."""
         check_known(call, self.tokens)
