@@ -25,6 +25,7 @@ collect_ignore = [
     "kernels/hopper.py",
     "parallel_worker.py",
     "reference",
+    "rehearsal.py",
     "samples.py",
     "seam.py",
     "shared_heads.py",

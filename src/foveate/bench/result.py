@@ -1,5 +1,6 @@
 """What a measurement leaves behind: JSON with the numbers, the code, the machine, and a table."""
 
+import contextlib
 import datetime
 import importlib.metadata
 import os
@@ -40,20 +41,29 @@ class Spread:
 
 def record(what: str, setting: dict[str, Any], cases: Cases, folder: Path) -> Result:
     """Return everything that somebody needs to judge or repeat the numbers of a subject."""
+    return {"what": what, **origin(folder, setting["device"]), "setting": setting, "cases": cases}
+
+
+def origin(folder: Path, device: str) -> dict[str, Any]:
+    """Return which code, versions and machine a result comes from, and of which day it is."""
     return {
-        "what": what,
         "commit": _git(folder, "describe", "--always", "--dirty", "--abbrev=12"),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
         "versions": versions(),
-        "machine": _machine(setting["device"]),
-        "setting": setting,
-        "cases": cases,
+        "machine": _machine(device),
     }
 
 
 def _git(folder: Path, *words: str) -> str:
-    done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True)
-    return done.stdout.strip() or "unknown"
+    """Return what git says about the checkout that the folder is tracked in, if it is in one."""
+    said = "unknown"
+    with contextlib.suppress(OSError):
+        for asked in (("ls-files", "."), words):
+            done = subprocess.run(["git", *asked], cwd=folder, capture_output=True, text=True)
+            said = done.stdout.strip()
+            if not said:
+                return "unknown"
+    return said
 
 
 def versions() -> dict[str, str]:

@@ -1,0 +1,177 @@
+"""A grid is tasks, methods, budgets and seeds; it is worked through in any order, and to be killed.
+
+Every answer is written down before the next is asked for, and what is written is not done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from foveate.errors import InputError
+from foveate.eval.entry import FULL, Entry, Keep
+from foveate.eval.log import Journal, Log
+from foveate.eval.origin import Identity, origin
+from foveate.eval.record import Cell, Record, Run
+from foveate.eval.task import Task
+from foveate.eval.unit import Setting, Unit, Work
+from foveate.eval.workers import Here, Processes
+from foveate.method import Method
+
+__all__ = ["Grid", "Progress", "Setting", "run"]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Every entry at every budget on every task and seed, and beside them the full cache.
+
+    `number` is how many samples a task gives for each seed, all it has if None.
+    """
+
+    tasks: tuple[Task, ...]
+    entries: tuple[Entry, ...]
+    keeps: tuple[Keep, ...]
+    seeds: tuple[int, ...] = (0,)
+    number: int | None = 300
+
+    def __post_init__(self) -> None:
+        for what, names in (
+            ("task", [task.name for task in self.tasks]),
+            ("method", [entry.label for entry in self.entries]),
+            ("keep", [str(keep) for keep in self.keeps]),
+            ("seed", [str(seed) for seed in self.seeds]),
+        ):
+            twice = {name for name in names if names.count(name) > 1}
+            if twice:
+                raise InputError(f"{what} {sorted(twice)[0]} came twice; give it once")
+        if self.number is not None and self.number < 1:
+            raise InputError(f"{self.number} samples came for each task; give at least 1")
+        if not self.tasks or not self.seeds:
+            raise InputError("a grid needs a task and a seed at least; give one of each")
+
+    def rows(self) -> list[tuple[Entry, Keep]]:
+        """Return what every task and seed meets: the full cache, then all entries and budgets."""
+        entries = [entry for entry in self.entries if entry.preset != FULL.preset]
+        return [(FULL, 1.0), *((entry, keep) for entry in entries for keep in self.keeps)]
+
+    def methods(self) -> dict[tuple[str, str], Method | None]:
+        """Return the methods by entry and budget; raises `MethodError` for what cannot exist."""
+        return {(entry.label, str(keep)): entry.method(keep) for entry, keep in self.rows()}
+
+    def cells(self) -> list[Cell]:
+        """Return the cells, those that are asked the same beside each other."""
+        return [
+            Cell(task.name, entry.label, str(keep), seed)
+            for seed in self.seeds
+            for task in self.tasks
+            for entry, keep in self.rows()
+        ]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: samples answered, in all, failed among them, and the cell just done."""
+
+    done: int
+    total: int
+    failed: int
+    cell: Cell | None = None
+
+
+def run(
+    grid: Grid,
+    load: Callable[[], Any],
+    path: str | Path,
+    *,
+    setting: Setting | None = None,
+    workers: int = 1,
+    retry_failed: bool = False,
+    on_progress: Callable[[Progress], Any] = lambda progress: None,
+) -> Log:
+    """Return the log of the whole grid, of which only what is not in the file yet is worked out.
+
+    `load` returns the model, once in every process; with more than one worker it must be a function
+    of a module, perhaps with `functools.partial`. The file is that of `Journal`: it can be killed
+    at any time, and the same call goes on with it.
+    """
+    setting = setting or Setting()
+    methods = grid.methods()
+    named = {task.name: task for task in grid.tasks}
+    tasks = {name: repr(task) for name, task in named.items()}
+    told = {f"{entry} @ {keep}": repr(method) for (entry, keep), method in methods.items()}
+    work = Work(load, setting, named, methods, grid.number)
+    with Journal(path) as journal:
+        journal.check(tasks, told)
+        units, total = _left(work, journal, grid.cells(), retry_failed)
+        done = total - sum(len(unit.indices) for unit in units)
+        failed = 0 if retry_failed else _failed(journal.log.records, grid.cells())
+        on_progress(Progress(done, total, failed))
+        if units:
+            crew = Here(work) if workers == 1 else Processes(work, workers)
+            with crew:
+                journal.begin(_run(crew.identity, grid, setting, workers, tasks, told))
+                for records in crew.records(units):
+                    journal.append(records)
+                    done += len(records)
+                    failed += _failed(records, grid.cells())
+                    on_progress(Progress(done, total, failed, records[0].cell))
+        return journal.log
+
+
+def _left(
+    work: Work, journal: Journal, cells: Sequence[Cell], again: bool
+) -> tuple[list[Unit], int]:
+    """Return what is still to do, and how many samples the grid has.
+
+    The first slice of all cells comes first, then the second: early results cover everything.
+    """
+    told: dict[Cell, set[str]] = {}
+    for record in journal.log.records:
+        if record.error is None or not again:
+            told.setdefault(record.cell, set()).add(record.sample)
+    units, total = [], 0
+    batch = work.setting.batch
+    for asked in dict.fromkeys((cell.task, cell.seed) for cell in cells):
+        alike = [cell for cell in cells if (cell.task, cell.seed) == asked]
+        samples = work.samples(alike[0])
+        if not samples:
+            raise InputError(f"task {asked[0]} has no samples; give data that has some")
+        total += len(samples) * len(alike)
+        known = any(cell in told for cell in alike)
+        names = [sample.id for sample in samples] if known else []
+        for cell in alike:
+            seen = told.get(cell, set())
+            left = [i for i in range(len(samples)) if not seen or names[i] not in seen]
+            slices = groupby(left, lambda index: index // batch)
+            units += [Unit(cell, tuple(indices)) for _, indices in slices]
+    units.sort(key=lambda unit: unit.indices[0] // batch)
+    return units, total
+
+
+def _failed(records: Sequence[Record], cells: Sequence[Cell]) -> int:
+    of = set(cells)
+    return sum(record.cell in of and record.error is not None for record in records)
+
+
+def _run(
+    who: Identity,
+    grid: Grid,
+    setting: Setting,
+    workers: int,
+    tasks: Mapping[str, str],
+    methods: Mapping[str, str],
+) -> Run:
+    settings = {name: value for name, value in vars(setting).items() if name != "answerer"}
+    settings |= {"dtype": who.dtype, "device": who.device, "attention": who.attention}
+    settings |= {"workers": workers, "number": grid.number, "seeds": list(grid.seeds)}
+    return Run(
+        model=who.model,
+        revision=who.revision,
+        **origin(who.device),
+        settings=settings,
+        tasks=tasks,
+        methods=methods,
+    )

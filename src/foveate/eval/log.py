@@ -1,0 +1,273 @@
+"""The log of a run: lines of JSON that are only ever added, so that a restart loses nothing."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from foveate.errors import FoveateError, InputError
+from foveate.eval.entry import FULL
+from foveate.eval.record import VERSION, Cell, Record, Run
+
+__all__ = ["FIXED", "Journal", "Log", "read_log"]
+
+FIXED = ("dtype", "attention", "storage", "quantized", "fidelity")  # settings answers depend on
+_ADVICE = "give what it was begun with, or another file"
+
+
+@dataclass(frozen=True)
+class Log:
+    """Who ran, in order, and the record of every answer; one for each sample of a cell."""
+
+    runs: tuple[Run, ...]
+    records: tuple[Record, ...]
+
+
+def read_log(*paths: str | Path) -> Log:
+    """Return what is in these logs together; one may still be growing.
+
+    Where a failed sample was done again, the later record counts. Several logs may all hold the
+    full cache, if it said the same. Raises `InputError` for what is no log, a log of another
+    version, and logs that disagree about the model, a task or a method.
+    """
+    runs: list[Run] = []
+    found: dict[tuple[Cell, str], Record] = {}
+    for path in map(Path, paths):
+        log, _ = _parsed(path, _content(path))
+        if not log.runs:
+            raise InputError(f"{path} is empty; give a log that `foveate eval` wrote")
+        for run in log.runs:
+            if runs:
+                check_same(runs, run, path)
+            runs.append(run)
+        for record in log.records:
+            known = found.setdefault((record.cell, record.sample), record)
+            if known is not record and not _same_full(known, record):
+                raise InputError(
+                    f"{path}: sample {record.sample!r} of {_told(record.cell)} is in an earlier "
+                    "log, too; give logs of different cells"
+                )
+    return Log(tuple(runs), tuple(found.values()))
+
+
+class Journal:
+    """A log that is open for more records, and closed to everybody else who would write.
+
+    What a crash left of a last line is cut off. Raises `InputError` if another run writes to the
+    same file, or if the file is no log of this version.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._file = _opened(self.path)
+        try:
+            _lock(self._file, self.path)
+            log, self._end = _parsed(self.path, _content(self.path))
+            self._file.truncate(self._end)
+        except BaseException:
+            self._file.close()
+            raise
+        self.runs = list(log.runs)
+        self.records = {(record.cell, record.sample): record for record in log.records}
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._end == 0:  # nothing began
+            self.path.unlink(missing_ok=True)
+        self._file.close()
+
+    @property
+    def log(self) -> Log:
+        """Return what the file holds."""
+        return Log(tuple(self.runs), tuple(self.records.values()))
+
+    def check(self, tasks: Mapping[str, str], methods: Mapping[str, str]) -> None:
+        """Raise `InputError` if one of the tasks or methods was another when answers were given."""
+        check_named(self.runs, {"tasks": tasks, "methods": methods}, self.path)
+
+    def begin(self, run: Run) -> None:
+        """Write down who goes on; raises `InputError` if that would not be the same experiment."""
+        if self.runs:
+            check_same(self.runs, run, self.path)
+        self._add([{"run": asdict(run)}])
+        self.runs.append(run)
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Write records down for good: they are on the disk when this returns, or none is."""
+        new: dict[tuple[Cell, str], Record] = {}
+        for record in records:
+            key = (record.cell, record.sample)
+            known = self.records.get(key)
+            if key in new or (known is not None and known.error is None):
+                raise InputError(f"{_twice(record)}; names of samples must differ within a task")
+            new[key] = record
+        self._add([{"record": _plain(asdict(record))} for record in records])
+        self.records |= new
+
+    def _add(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        data = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode()
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+        except BaseException as error:
+            self._file.truncate(self._end)
+            if isinstance(error, OSError):
+                raise _not_written(self.path, error, len(self.records)) from error
+            raise
+        self._end += len(data)
+
+
+def check_named(before: Sequence[Run], now: Mapping[str, Mapping[str, str]], path: Path) -> None:
+    """Raise `InputError` if a task or method that has answers is another one now."""
+    for kind, named in now.items():
+        old = {name: told for run in before for name, told in getattr(run, kind).items()}
+        for name, told in named.items():
+            if old.get(name, told) != told:
+                raise InputError(
+                    f"{path}: begun when {name}, one of its {kind}, was {old[name]}, and now it is "
+                    f"{told}; {_ADVICE}"
+                )
+
+
+def check_same(before: Sequence[Run], now: Run, path: Path) -> None:
+    """Raise `InputError` if answers of these runs cannot stand in one table."""
+    last = before[-1]
+    if (last.model, last.revision) != (now.model, now.revision):
+        raise InputError(
+            f"{path}: begun with {last.model} ({last.revision}), and now it is {now.model} "
+            f"({now.revision}); {_ADVICE}"
+        )
+    for name in FIXED:
+        old, new = last.settings.get(name), now.settings.get(name)
+        if old != new:
+            raise InputError(f"{path}: begun with {name} {old}, and now it is {new}; {_ADVICE}")
+    check_named(before, {"tasks": now.tasks, "methods": now.methods}, path)
+
+
+def _parsed(path: Path, data: bytes) -> tuple[Log, int]:
+    """Return the log, and how many bytes of the file are whole lines of it."""
+    runs: list[Run] = []
+    records: dict[tuple[Cell, str], Record] = {}
+    end = 0
+    if data and b"\n" not in data and not data.startswith(b'{"run"'):
+        raise _foreign(path, 1, data)
+    for number, line, last in _lines(data):
+        try:
+            value = json.loads(line)
+            kind, fields = next(iter(value.items()))
+        except (ValueError, AttributeError, StopIteration):
+            if last and number > 1:
+                break
+            raise _foreign(path, number, line) from None
+        one = _value(kind, fields, f"{path}, line {number}")
+        end += len(line)
+        if isinstance(one, Run):
+            runs.append(one)
+            continue
+        known = records.get((one.cell, one.sample))
+        if not runs or (known is not None and known.error is None):
+            raise InputError(f"{path}, line {number}: {_twice(one) if runs else 'no run began'}")
+        records[one.cell, one.sample] = one
+    return Log(tuple(runs), tuple(records.values())), end
+
+
+def _lines(data: bytes) -> Iterator[tuple[int, bytes, bool]]:
+    """Yield number and bytes of every whole line, and whether it is the last."""
+    lines = data.split(b"\n")[:-1]
+    for number, line in enumerate(lines, 1):
+        yield number, line + b"\n", number == len(lines)
+
+
+def _foreign(path: Path, number: int, line: bytes) -> InputError:
+    begins = line[:40].decode(errors="replace")
+    return InputError(
+        f"{path} is no log of `foveate eval`: line {number} begins {begins!r}; give another file"
+    )
+
+
+def _value(kind: str, fields: Any, place: str) -> Run | Record:
+    try:
+        if kind == "run":
+            if fields["version"] != VERSION:
+                raise InputError(
+                    f"{place}: a log of version {fields['version']}, and this Foveate reads and "
+                    f"writes version {VERSION}; give another file with --out"
+                )
+            return Run(**fields)
+        measures = {name: float(value) for name, value in fields["measures"].items()}
+        return Record(**{**fields, "cell": Cell(**fields["cell"]), "measures": measures})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{place} is no {kind} of `foveate eval`: {error}") from None
+
+
+def _plain(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields with measures that JSON has no number for, such as inf, as words."""
+    measures = {
+        name: value if math.isfinite(value) else str(value)
+        for name, value in fields["measures"].items()
+    }
+    return {**fields, "measures": measures}
+
+
+def _told(cell: Cell) -> str:
+    return f"{cell.entry} at keep={cell.keep} on {cell.task}, seed {cell.seed}"
+
+
+def _twice(record: Record) -> str:
+    return f"sample {record.sample!r} of {_told(record.cell)} comes twice"
+
+
+def _same_full(known: Record, record: Record) -> bool:
+    told = [(one.prompt, one.said, one.score) for one in (known, record)]
+    return record.cell.entry == FULL.label and told[0] == told[1]
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"the log {path} cannot be read: {error.strerror or error}") from error
+
+
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return open(path, "ab", buffering=0)
+    except OSError as error:
+        raise InputError(
+            f"--out {path} cannot be written to: {error.strerror or error}; give a file in a "
+            "folder of yours"
+        ) from error
+
+
+def _lock(file: IO[bytes], path: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(
+            f"another run is writing to {path}; wait for it, or give another file with --out"
+        ) from None
+
+
+def _not_written(path: Path, error: OSError, count: int) -> FoveateError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    what = "the disk is full" if full else f"it cannot be written to: {error.strerror or error}"
+    cure = "make room" if full else "mend that"
+    return FoveateError(
+        f"{path}: {what}; the {count} answers in it are safe: {cure}, then give the same command "
+        f"with --out {path}"
+    )
