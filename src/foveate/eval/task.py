@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 from PIL import Image
 
-__all__ = ["Message", "Metric", "Part", "Sample", "Source", "Task"]
+__all__ = ["Message", "Metric", "Part", "Sample", "Source", "Task", "unanswered"]
 
 Part = str | Path | Image.Image  # text, an image file, or an image
 
@@ -45,12 +45,25 @@ class Source(Protocol):
         """Return so many samples, or all there are; a larger number begins with the same ones."""
 
 
+def unanswered(sample: Sample) -> str | None:
+    """Return what keeps a sample from being compared with its answers."""
+    if not sample.answers:
+        return "it has no answer"
+    if not all(answer.strip() for answer in sample.answers):
+        return "one of its answers is empty"
+    return None
+
+
 @dataclass(frozen=True)
 class Metric:
-    """A score between 0 and 1 for what was said, given the sample."""
+    """A score between 0 and 1 for what was said, given the sample.
+
+    `fault` says what a sample lacks to be scored, and None if it lacks nothing.
+    """
 
     name: str
     score: Callable[[str, Sample], float] = field(compare=False, repr=False)
+    fault: Callable[[Sample], str | None] = field(default=unanswered, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
