@@ -3,80 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from foveate.errors import InputError
 
-__all__ = ["Comparison", "Interval", "compare", "mcnemar", "mean_interval", "paired"]
+__all__ = ["mcnemar", "mean_interval", "paired"]
 
 RESAMPLES = 10_000
 SURE = 0.95
 _Z = 1.959963984540054  # of the normal distribution's middle 95 %
+Bounds = tuple[float, float]
 _AT_ONCE = 2_000_000  # numbers drawn
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A mean and its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def half(self) -> float:
-        """Return half the width of the interval."""
-        return (self.high - self.low) / 2
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """How much better the first of two methods is, over the samples that both answered.
-
-    `p` is that of the bootstrap; `mcnemar` is that of McNemar's exact test where all scores are 0
-    or 1, else None.
-    """
-
-    number: int
-    difference: float
-    low: float
-    high: float
-    p: float
-    mcnemar: float | None
-
-    @property
-    def differs(self) -> bool:
-        """Return whether chance alone would give such a difference in less than 5 % of all cases.
-
-        McNemar's test decides where it can be made.
-        """
-        return (self.p if self.mcnemar is None else self.mcnemar) < 1 - SURE
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the comparison as plain values."""
-        return asdict(self)
-
-
-def mean_interval(scores: Sequence[float], seed: int = 0) -> Interval:
-    """Return the mean of scores with an interval: Wilson's if all are 0 or 1, else a bootstrap's.
+def mean_interval(scores: Sequence[float], seed: int = 0) -> tuple[float, Bounds]:
+    """Return the mean of scores and its interval: Wilson's if all are 0 or 1, else a bootstrap's.
 
     A bootstrap over equal scores has no width, which would flatter a method without mistakes.
     """
     values = _values(scores)
     mean = float(values.mean())
     if _binary(values):
-        return Interval(mean, *_wilson(mean, len(values)))
-    return Interval(mean, *_percentiles(_means(values, seed)))
+        return mean, _wilson(mean, len(values))
+    return mean, _percentiles(_means(values, seed))
 
 
 def paired(
     scores: Sequence[float], others: Sequence[float], seed: int = 0
-) -> tuple[float, tuple[float, float], float]:
+) -> tuple[float, Bounds, float]:
     """Return the mean difference of paired scores, its interval, and a two-sided p-value.
 
     All are from resamples of the pairs; p is the share of them that are as far from the difference
@@ -100,19 +57,6 @@ def mcnemar(scores: Sequence[float], others: Sequence[float]) -> float:
     better, worse = int((values > beside).sum()), int((values < beside).sum())
     ways = sum(math.comb(better + worse, k) for k in range(min(better, worse) + 1))
     return min(1.0, 2 * ways / 2 ** (better + worse))
-
-
-def compare(scores: Mapping[str, float], others: Mapping[str, float], seed: int = 0) -> Comparison:
-    """Return the comparison of two methods, given scores by sample; order plays no part."""
-    both = sorted(set(scores) & set(others))
-    if not both:
-        raise InputError("no sample was answered by both methods; compare cells of one task")
-    first, second = [scores[name] for name in both], [others[name] for name in both]
-    difference, (low, high), p = paired(first, second, seed)
-    exact = None
-    if _binary(_values([*first, *second])):
-        exact = mcnemar(first, second)
-    return Comparison(len(both), difference, low, high, p, exact)
 
 
 def _values(scores: Sequence[float]) -> npt.NDArray[np.float64]:
@@ -143,12 +87,12 @@ def _blocks(most: int) -> Iterator[int]:
         yield min(most, RESAMPLES - begin)
 
 
-def _percentiles(means: npt.NDArray[np.float64]) -> tuple[float, float]:
+def _percentiles(means: npt.NDArray[np.float64]) -> Bounds:
     low, high = np.quantile(means, ((1 - SURE) / 2, (1 + SURE) / 2))
     return float(low), float(high)
 
 
-def _wilson(mean: float, number: int) -> tuple[float, float]:
+def _wilson(mean: float, number: int) -> Bounds:
     square = _Z**2 / number
     middle = (mean + square / 2) / (1 + square)
     reach = _Z / (1 + square) * math.sqrt(mean * (1 - mean) / number + square / (4 * number))
