@@ -1,7 +1,7 @@
 """How closely a compressed cache follows the full one: exact cases, and a slow twin."""
 
 import inspect
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -12,9 +12,12 @@ import foveate
 import gold
 import reference.fidelity as twin
 from families import EOS, IMAGE
+from foveate.cli.models import load
 from foveate.errors import InputError
 from foveate.eval import fidelity as module
+from foveate.eval.answering import Answerer
 from foveate.eval.fidelity import Fidelities, Fidelity, Reference, fidelity, masses, references
+from foveate.eval.tasks import task
 from foveate.hf import attended
 from foveate.hf.cache import CompressedCache
 
@@ -188,6 +191,18 @@ def test_numbers_are_finite_in_bfloat16(name):
             assert keep < 1 or (row.kl, row.mass, row.agreement) == (0, 1, 1)
 
 
+@pytest.mark.gpu
+def test_a_gpu_finds_the_same():
+    _, model, inputs = made("qwen2-vl")
+    method = foveate.aircache(keep=0.2)
+    expected = fidelity(model, inputs, method, ANSWERS)
+    model, inputs = model.cuda(), {name: part.cuda() for name, part in inputs.items()}
+    for mine, theirs in zip(fidelity(model, inputs, method, ANSWERS), expected, strict=True):
+        assert mine.to_dict() == pytest.approx(theirs.to_dict(), rel=1e-3, abs=1e-5)
+    for row in fidelity(model, inputs, foveate.full()):
+        assert (row.kl, row.mass, row.agreement) == (0, 1, 1)
+
+
 def test_a_prompt_without_images_loses_nothing():
     family, model, _ = made("internvl")
     inputs = family.encode([family.prompt((9,), 1), family.prompt((5,), 2)])
@@ -278,6 +293,23 @@ def test_the_hook_asks_the_full_cache_once_for_all_methods(monkeypatch):
         other = families.BY_NAME["internvl"].inputs(3, seed)
         measures(loaded, other, foveate.aircache(keep=0.1), 5)
     assert len(calls) == 4
+
+
+def test_an_answerer_tells_the_numbers_beside_its_answers():
+    answerer, measures = Answerer(load()), Fidelities()
+    asked = task("lookup-144")
+    samples = asked.source.samples(5, 0)
+    full = answerer.answers(asked, samples, None, measures=measures)
+    assert [told.measures for told in full] == [{}] * 5
+    for keep in (1.0, 0.02):
+        method = foveate.aircache(keep=keep)
+        told = answerer.answers(asked, samples, method, measures=measures)
+        for mine, whole in zip(told, full, strict=True):
+            assert set(mine.measures) == {field.name for field in fields(Fidelity)}
+            assert (mine.measures["agreement"] == 1) == (mine.said == whole.said)
+            assert keep < 1 or mine.measures["kl"] == 0
+        differs = [mine.said != whole.said for mine, whole in zip(told, full, strict=True)]
+        assert any(differs) == (keep < 1)
 
 
 def test_masses_of_a_report_by_hand():

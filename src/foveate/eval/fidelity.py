@@ -99,17 +99,15 @@ def references(
     columns = torch.cat([mask, torch.ones_like(rows, dtype=torch.bool)], -1)
     with attended(model, cache, rows, columns) as found:
         logits = forced(model, cache, prompt, padded(answers, mask.device))
-    ids = inputs["input_ids"]
-    visual = torch.isin(ids, torch.tensor(visual_ids(model.config), device=ids.device))
+    ids, valid = inputs["input_ids"].cpu(), mask.cpu()
+    visual = torch.isin(ids, torch.tensor(visual_ids(model.config)))
+    looks = {layer: given[..., : mask.shape[1]].cpu() for layer, given in found.items()}
     return [
         Reference(
             tuple(answer),
             logits[row, : len(answer)].cpu(),
-            {
-                layer: mean[row, :, : mask.shape[1]][:, mask[row]].cpu()
-                for layer, mean in found.items()
-            },
-            visual[row, mask[row]].cpu(),
+            {layer: given[row][:, valid[row]] for layer, given in looks.items()},
+            visual[row, valid[row]],
         )
         for row, answer in enumerate(answers)
     ]

@@ -119,5 +119,5 @@ def forced(
             **more,
         )
         parts.append(output.logits)
-    parts[0] = parts[0].to(parts[-1].dtype)
+    parts[0] = parts[0].to(parts[-1])
     return torch.cat(parts, 1)[:, :A]
