@@ -6,6 +6,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
@@ -13,14 +14,24 @@ from foveate.errors import InputError
 
 MAX_PIXELS = 80_000_000
 MIN_SIDE = 8  # image processors misread pictures that are one or three pixels high or wide
+SMALLER = "make it smaller, or raise --max-pixels if you trust the file"
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
 
 def open_image(path: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Return the picture in the file: upright, RGB, transparent parts on white, at least 8 x 8."""
+    return read_image(_existing(path), path, max_pixels, SMALLER)
+
+
+def read_image(
+    file: Path | BinaryIO, path: str, max_pixels: int = MAX_PIXELS, cure: str = "make it smaller"
+) -> Image.Image:
+    """Return the same picture of an open file, or of one that exists; `path` is what it is called.
+
+    `cure` is said of a picture that has too many pixels.
+    """
     from foveate.tiny.images import to_rgb
 
-    file = _existing(path)
     with _limit(max_pixels):
         try:
             image = Image.open(file)
@@ -30,12 +41,13 @@ def open_image(path: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
                 "TIFF file"
             ) from None
         except Image.DecompressionBombError:
-            raise InputError(_too_large(path, "far too many", max_pixels)) from None
+            raise InputError(_too_large(path, "far too many", max_pixels, cure)) from None
         except DAMAGED as error:
             raise InputError(f"{path} cannot be read: {error}; check the file") from error
         with image:
             if image.width * image.height > max_pixels:
-                raise InputError(_too_large(path, f"{image.width} x {image.height}", max_pixels))
+                size = f"{image.width} x {image.height}"
+                raise InputError(_too_large(path, size, max_pixels, cure))
             try:
                 image.load()
                 return _enlarged(to_rgb(image), path, max_pixels)
@@ -71,11 +83,8 @@ def _existing(path: str) -> Path:
     return file
 
 
-def _too_large(path: str, what: str, limit: int) -> str:
-    return (
-        f"{path} has {what} pixels; at most {limit:,} in all are opened: make it smaller, or raise "
-        "--max-pixels if you trust the file"
-    )
+def _too_large(path: str, what: str, limit: int, cure: str) -> str:
+    return f"{path} has {what} pixels; at most {limit:,} in all are opened: {cure}"
 
 
 def _enlarged(image: Image.Image, path: str, max_pixels: int) -> Image.Image:
