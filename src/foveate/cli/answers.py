@@ -103,8 +103,10 @@ def _concatenated(processor: Any, chats: Sequence[Any], padding: dict[str, Any])
         texts.append("".join(part.get("text", token) for part in parts))
         images.append([part["image"] for part in parts if part["type"] == "image"])
     if len(chats) == 1:
-        return processor(text=texts[0], images=images[0], return_tensors="pt")
-    return processor(text=texts, images=images, return_tensors="pt", **padding)
+        return processor(text=texts[0], images=images[0] or None, return_tensors="pt")
+    return processor(
+        text=texts, images=images if any(images) else None, return_tensors="pt", **padding
+    )
 
 
 def _placed(inputs: Any, model: Any) -> Any:

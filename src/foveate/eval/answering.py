@@ -22,7 +22,7 @@ from foveate.errors import InputError
 from foveate.eval.task import Message, Part, Sample, Task
 from foveate.hf.kinds import visual_ids
 
-__all__ = ["Answerer", "Told"]
+__all__ = ["Answerer", "Told", "conversation"]
 
 BY_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
 Measures = Callable[..., Sequence[Mapping[str, float]]]
@@ -67,8 +67,9 @@ class Answerer:
     ) -> list[Told]:
         """Return an answer for each sample; without a method, the cache stays full and native.
 
-        `measures` is called as `measures(loaded, inputs, method, max_new_tokens, storage=...,
-        quantized=...)` for every batch with one turn, and returns named numbers for each row.
+        `measures` is called as `measures(loaded, inputs, method, max_new_tokens, said_ids=...,
+        storage=..., quantized=...)` for every batch of one turn, and returns named numbers for each
+        row, as `foveate.eval.fidelity.Fidelities` does; later turns have none.
         """
         told: dict[int, Told] = {}
         for rows in _groups(samples):
@@ -79,6 +80,13 @@ class Answerer:
 
 def _groups(samples: Sequence[Sample]) -> Iterator[list[int]]:
     """Yield the rows of one batch after the other: those with several turns go alone."""
+    for sample in samples:
+        later = (part for turn in sample.turns[1:] for message in turn for part in message.parts)
+        if any(not isinstance(part, str) for part in later):
+            raise InputError(
+                f"sample {sample.id} has an image in a later turn, which not every model can place "
+                "there; put all images into the first turn"
+            )
     single = [row for row, sample in enumerate(samples) if len(sample.turns) == 1]
     if single:
         yield single
@@ -108,7 +116,7 @@ class _Batch:
         seen: Tensor | None = None
         for turn in range(len(self.samples[0].turns)):
             for chat, sample in zip(self.chats, self.samples, strict=True):
-                chat += [_message(message, turn) for message in sample.turns[turn]]
+                chat += conversation(sample.turns[turn])
             inputs = prepare_chats(self.loaded, self.chats)
             given = inputs if seen is None else _continued(inputs, seen)
             sequences, held = self._generate(given)
@@ -119,7 +127,12 @@ class _Batch:
         found: Sequence[Mapping[str, float]] = [{}] * len(said)
         if measures is not None and turn == 0:
             found = measures(
-                self.loaded, inputs, self.method, self.task.max_new_tokens, **self.settings
+                self.loaded,
+                inputs,
+                self.method,
+                self.task.max_new_tokens,
+                said_ids=sequences[:, inputs["input_ids"].shape[1] :],
+                **self.settings,
             )
         return [
             Told(
@@ -181,14 +194,12 @@ class _AfterPrompt(StoppingCriteria):
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
-def _message(message: Message, turn: int) -> dict[str, Any]:
-    """Return the message as chat templates read it."""
-    if turn and any(not isinstance(part, str) for part in message.parts):
-        raise InputError(
-            "an image came in a later turn, where not every model can place it; put all images "
-            "into the first turn"
-        )
-    return {"role": message.role, "content": [_part(part) for part in message.parts]}
+def conversation(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Return messages as chat templates read them."""
+    return [
+        {"role": message.role, "content": [_part(part) for part in message.parts]}
+        for message in messages
+    ]
 
 
 def _part(part: Part) -> dict[str, Any]:

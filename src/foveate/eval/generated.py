@@ -14,7 +14,7 @@ from foveate.tiny.layouts import LAYOUTS
 FIRST_SEED = 1_000_000  # of documents; training draws from far above
 SPAN = 1_000_000  # documents of one seed
 MOST = 10_000  # samples of one seed: each may draw SPAN // MOST documents until one has a question
-INITIALS = 6  # letters that keys begin with where they are counted
+INITIALS = 12  # letters that keys begin with where they are counted
 SKILLS = ("lookup", "row", "reverse", "count")
 
 
@@ -22,9 +22,10 @@ SKILLS = ("lookup", "row", "reverse", "count")
 class Documents:
     """Documents of the embedded model, one for each sample, and what is asked about them.
 
-    `skill` is what the last question asks; `asked` is "after" the page, "before" it, "last" behind
-    other questions and their right answers, or "second", when the model has answered a question
-    about another part of the page. Layouts take turns. `keys` and `values` are shortest and longest
+    `skill` is what the last question asks; `asked` is "after" the page, "before" it, "around" it
+    (before and after), "last" behind other questions (`history`) and their right answers, or
+    "second", when the model has answered a question about another part of the page. Layouts take
+    turns. `keys` and `values` are shortest and longest
     lengths, `distractors` the share of keys that differ from another by one letter.
     """
 
@@ -41,6 +42,10 @@ class Documents:
     def __post_init__(self) -> None:
         _check("skill", self.skill, SKILLS)
         _check("order", self.asked, tuple(ORDERS))
+        if not self.layouts:
+            raise InputError(f"no layout came; give some of {', '.join(LAYOUTS)}")
+        if self.asked == "last" and self.history < 1:
+            raise InputError(f"a history of {self.history} questions; give 1 or more")
         for layout in self.layouts:
             _check("layout", layout, tuple(LAYOUTS))
 
@@ -119,6 +124,11 @@ def _before(source: Documents, drawn: Document) -> Found:
     return None if last is None else (((_user(last.text, *drawn.pages),),), last)
 
 
+def _around(source: Documents, drawn: Document) -> Found:
+    last = _asked(source, drawn)
+    return None if last is None else (((_user(last.text, *drawn.pages, last.text),),), last)
+
+
 def _last(source: Documents, drawn: Document) -> Found:
     """The last question behind others, whose answers are right."""
     last = _asked(source, drawn)
@@ -146,13 +156,14 @@ def _second(source: Documents, drawn: Document) -> Found:
 ORDERS: dict[str, Callable[[Documents, Document], Found]] = {
     "after": _after,
     "before": _before,
+    "around": _around,
     "last": _last,
     "second": _second,
 }
 
 
 def _asked(source: Documents, drawn: Document) -> Question | None:
-    return next((q for q in drawn.questions if q.skill == source.skill), None)
+    return next((q for q in drawn.questions if q.skill == source.skill and q.cells), None)
 
 
 def _far(drawn: Document, one: Question, other: Question) -> bool:

@@ -8,11 +8,18 @@ from typing import Any
 
 from foveate.errors import InputError, nearest
 from foveate.eval.generated import Documents
-from foveate.eval.task import Metric, Sample, Task
+from foveate.eval.metrics import metric
+from foveate.eval.task import Task
+from foveate.tiny.layouts import LAYOUTS
 
-__all__ = ["FAMILIES", "SIZES", "task", "tasks"]
+__all__ = ["FAMILIES", "GRIDS", "task", "tasks"]
 
-SIZES = {144: (12, 12), 256: (16, 16), 576: (24, 24)}
+# Cells of one page by visual tokens in all, for so many pages.
+GRIDS: Mapping[int, Mapping[int, tuple[int, int]]] = {
+    1: {144: (12, 12), 256: (16, 16), 576: (24, 24)},
+    2: {144: (6, 12), 256: (8, 16), 576: (12, 24)},
+    4: {144: (6, 6), 256: (8, 8), 576: (12, 12)},
+}
 FAMILIES: Mapping[str, Mapping[str, Any]] = {
     "lookup": {},
     "row": {"skill": "row", "layouts": ("table",)},
@@ -20,22 +27,34 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = {
     "reverse": {"skill": "reverse"},
     "count": {"skill": "count", "asked": "second"},
     "several": {"asked": "last"},
-    "before": {"asked": "before"},
+    "before": {"asked": "around"},
     "pages2": {"pages": 2},
     "pages4": {"pages": 4},
     "second": {"asked": "second"},
 }
+TABLE = 10  # columns of cells that a table needs
 LONGEST = 8  # tokens of an answer and its end, but for whole rows
-
-
-def _exact(said: str, sample: Sample) -> float:
-    return float(said in sample.answers)
 
 
 @cache
 def tasks() -> tuple[Task, ...]:
-    """Return all built-in tasks."""
-    return tuple(_task(family, tokens) for family in FAMILIES for tokens in SIZES)
+    """Return all built-in tasks.
+
+    - lookup: the value of a key, one to six characters, among keys that differ by a letter
+    - row: all values of a table's row, the longest answers
+    - column: lookup where values stand under their keys
+    - reverse: the key of a value
+    - count: how many keys begin with a letter, asked second: a single digit asked first would come
+      from the full cache, as the first token of every answer does
+    - several: lookup behind two others with their right answers, in one prompt
+    - before: the question stands in front of the page and again behind it; in front alone, the
+      model, which has never seen that, answers by chance
+    - pages2, pages4: lookup among pages, which have the same visual tokens in all; no tables on
+      pages of 6 or 8 columns
+    - second: the model answers a lookup, and on the cache that this left one about another part of
+      the page, at least half its height away
+    """
+    return tuple(_task(family, tokens) for family in FAMILIES for tokens in GRIDS[1])
 
 
 def task(name: str) -> Task:
@@ -48,14 +67,14 @@ def task(name: str) -> Task:
 
 def _task(family: str, tokens: int) -> Task:
     options = FAMILIES[family]
-    rows, columns = SIZES[tokens]
-    source = Documents(grid=(rows // options.get("pages", 1), columns), **options)
-    longest = 32 if source.skill == "row" else LONGEST
+    grid = GRIDS[options.get("pages", 1)][tokens]
+    fitting = tuple(name for name in LAYOUTS if name != "table" or grid[1] >= TABLE)
+    source = Documents(**{"grid": grid, "layouts": fitting, **options})
     return Task(
         f"{family}-{tokens}",
         source,
-        Metric("exact", _exact),
-        max_new_tokens=longest,
+        metric("exact"),
+        max_new_tokens=32 if source.skill == "row" else LONGEST,
         family=family,
         tokens=tokens,
     )
