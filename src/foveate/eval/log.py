@@ -268,6 +268,6 @@ def _not_written(path: Path, error: OSError, count: int) -> FoveateError:
     what = "the disk is full" if full else f"it cannot be written to: {error.strerror or error}"
     cure = "make room" if full else "mend that"
     return FoveateError(
-        f"{path}: {what}; the {count} answers in it are safe: {cure}, then give the same command "
-        f"with --out {path}"
+        f"{path}: {what}; what is in it, {count} answers, is safe; {cure}, then give the same "
+        f"command with --out {path}"
     )
