@@ -24,6 +24,7 @@ collect_ignore = [
     "histories.py",
     "kernels/hopper.py",
     "parallel_worker.py",
+    "questions.py",
     "reference",
     "rehearsal.py",
     "samples.py",
