@@ -1,8 +1,9 @@
 """Fills the marked tables of the documents from benchmarks/results/*.json, or checks them.
 
 A document holds `<!-- table:NAME -->` and `<!-- /table -->`; NAME.json has a `table` of columns and
-rows, all text. `<!-- table:NAME rows: WORD -->` shows the rows whose first column is WORD. Run
-without arguments it writes; with --check it only says what is out of date.
+rows, all text. `<!-- table:NAME rows: WORD -->` shows the rows whose first column is WORD, and
+`<!-- table:NAME part: PART -->` the one of `tables` with that name. Run without arguments it
+writes; with --check it only says what is out of date.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(
-    r"(<!-- table:([\w-]+)(?: rows: ([^\n]+?))? -->\n).*?(<!-- /table -->)", re.DOTALL
+    r"(<!-- table:([\w-]+)(?: (rows|part): ([^\n]+?))? -->\n).*?(<!-- /table -->)", re.DOTALL
 )
 
 
@@ -27,23 +28,26 @@ def documents(root: Path) -> list[Path]:
     return sorted([*root.glob("*.md"), *root.glob("docs/**/*.md")])
 
 
-def markdown(name: str, chosen: str | None, results: Path) -> str:
+def markdown(name: str, kind: str | None, chosen: str | None, results: Path) -> str:
     """Return the table of a result file as Markdown, and where its numbers come from.
 
-    With `chosen`, only the rows that begin with it.
+    With `kind` "rows" only those that begin with `chosen`, with "part" the table of that name.
     """
     path = results / f"{name}.json"
     if not path.is_file():
         raise TableError(f"there is no {path.name} in {results}; run the benchmark that writes it")
     result = json.loads(path.read_text())
-    columns, rows = result["table"]["columns"], result["table"]["rows"]
-    if chosen is not None:
-        rows = [row for row in rows if row[0] == chosen]
-        if not rows:
-            raise TableError(f"no row of {path.name} begins with {chosen!r}")
-    lines = [columns, ["---"] * len(columns), *rows]
+    known = result.get("tables", {})
+    if kind == "part" and chosen not in known:
+        raise TableError(f"{path.name} has no table {chosen!r}; known: {', '.join(known)}")
+    table = known[chosen] if kind == "part" else result["table"]
+    rows = [row for row in table["rows"] if kind != "rows" or row[0] == chosen]
+    if not rows:
+        raise TableError(f"no row of {path.name} begins with {chosen!r}")
+    lines = [table["columns"], ["---"] * len(table["columns"]), *rows]
     text = "".join("| " + " | ".join(line) + " |\n" for line in lines)
-    return f"\n{text}\n{_origin(result)}\n\n"
+    title = f"\n{table['title']}:\n" if "title" in table else ""
+    return f"{title}\n{text}\n{table.get('source') or _origin(result)}\n\n"
 
 
 def _origin(result: dict[str, Any]) -> str:
@@ -57,7 +61,7 @@ def _origin(result: dict[str, Any]) -> str:
 
 def filled(text: str, results: Path) -> str:
     """Return a document with its marked tables written anew."""
-    return BLOCK.sub(lambda m: m[1] + markdown(m[2], m[3], results) + m[4], text)
+    return BLOCK.sub(lambda m: m[1] + markdown(m[2], m[3], m[4], results) + m[5], text)
 
 
 def main(arguments: list[str], root: Path = ROOT) -> int:

@@ -1,0 +1,31 @@
+"""What several studies share: tasks, the embedded model's tables, entries of one accounting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import foveate
+from foveate.eval.entry import Entry
+
+__all__ = ["FAMILIES", "measured", "tasks", "visual"]
+
+# The first token of an answer comes from the full cache, so counting, whose answers have one
+# character, says nothing about what is kept.
+FAMILIES = ("lookup", "row", "column", "second")
+
+
+def tasks(tokens: int, families: tuple[str, ...] = FAMILIES) -> tuple[str, ...]:
+    """Return the tasks with so many visual tokens on a page."""
+    return tuple(f"{family}-{tokens}" for family in families)
+
+
+def visual(preset: str, label: str = "", **options: Any) -> Entry:
+    """Return an entry where visual tokens alone are counted and text stays."""
+    return Entry(preset, {**options, "scope": "visual"}, label or preset)
+
+
+def measured(name: str) -> str:
+    """Return where a checkout has a table of the embedded model: tiny-heads, tiny-redundancy."""
+    folder = Path(foveate.__file__).resolve().parents[2]
+    return str(folder / "benchmarks" / "results" / f"{name}.json")
