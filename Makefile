@@ -5,7 +5,7 @@ JOBS ?= 2
 WHAT ?= decode prefill peak sums rows papers peers
 
 .DEFAULT_GOAL := help
-.PHONY: setup demo test test-gpu test-matrix check format bench bench-gpu train-tiny clean help
+.PHONY: setup demo test test-gpu test-matrix test-lm test-lmms check format bench bench-gpu train-tiny clean help
 
 setup: ## make .venv ready (quick when it is)
 	@VENV=$(VENV) ./setup.sh
@@ -21,6 +21,14 @@ test-gpu: setup ## run the tests that need an accelerator
 
 test-matrix: setup ## run the seam tests on every supported generation of transformers
 	@VENV=$(VENV) scripts/test_matrix.sh $(VERSIONS)
+
+test-lmms: ## run the tests of the lmms-eval plug-in, beside lmms-eval in .venv-lmms
+	@scripts/lmms.sh
+	OMP_NUM_THREADS=1 .venv-lmms/bin/python -m pytest tests/integrations/lmms $(ARGS)
+
+test-lm: ## run LongBench of lm-eval on a small model, in .venv-lm
+	@VENV=.venv-lm EXTRAS=lm ./setup.sh
+	OMP_NUM_THREADS=1 .venv-lm/bin/python -m pytest tests/integrations/lm $(ARGS)
 
 check: setup ## formatting, lint, types, documentation
 	$(VENV)/bin/ruff format --check .
@@ -45,7 +53,7 @@ train-tiny: setup ## train the embedded model from scratch (resumable)
 	$(PYTHON_BIN) -m foveate.tiny.train $(ARGS)
 
 clean: ## remove what the targets above have made, .venv included
-	rm -rf .venv .matrix runs build dist .pytest_cache .hypothesis .ruff_cache .mypy_cache
+	rm -rf .venv .venv-lm .venv-lmms .matrix runs build dist .pytest_cache .hypothesis .ruff_cache .mypy_cache
 	find src tests scripts examples -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 help: ## this list

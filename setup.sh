@@ -4,6 +4,7 @@
 #   PYTHON=python3.12      the interpreter for a new .venv
 #   TORCH=gpu              take the GPU build of torch although no GPU is found here
 #   TORCH=any              take whatever build of torch pip picks, gigabytes or not
+#   EXTRAS=lm              extras of foveate that are installed as well
 #   TORCH_CPU_INDEX=URL    where the CPU wheels of torch are, if pip does not find one by itself
 set -euo pipefail
 export PYTHONWARNINGS=ignore # torch complains while numpy is not there yet
@@ -12,7 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 VENV=${VENV:-.venv}
 CPU_TORCH=torch==2.13.0
 stamp=$VENV/.foveate-setup
-fingerprint="$(cat pyproject.toml setup.sh | cksum) $PWD"
+fingerprint="$(cat pyproject.toml setup.sh | cksum) $PWD ${EXTRAS:-}"
 
 say() { printf 'setup: %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
@@ -101,7 +102,7 @@ install_foveate() {
     # The installed torch is pinned, so that nothing in the next step can swap it.
     "$VENV/bin/python" -c 'import torch; print("torch==" + torch.__version__)' >"$VENV/constraints.txt"
     say "installing foveate and its development tools beside $(cat "$VENV/constraints.txt")"
-    "$VENV/bin/python" -m pip install -qq -c "$VENV/constraints.txt" --editable . --group dev
+    "$VENV/bin/python" -m pip install -qq -c "$VENV/constraints.txt" --editable ".${EXTRAS:+[$EXTRAS]}" --group dev
 }
 
 is_ready && exit 0

@@ -27,6 +27,7 @@ class Tally:
     kept_text: float = 0.0
     bytes_full: int = 0
     bytes_stored: int = 0
+    notes: dict[str, int] = field(default_factory=dict)  # what reports remarked, and how often
 
     def add(self, report: CacheReport) -> None:
         """Count one call."""
@@ -37,6 +38,8 @@ class Tally:
         self.kept_text += report.kept_text
         self.bytes_full += report.bytes_full
         self.bytes_stored += report.bytes_stored
+        for note in report.notes:
+            self.notes[note] = self.notes.get(note, 0) + 1
 
     def to_dict(self) -> dict[str, Any]:
         """Return sums, and shares where there is something to take a share of."""
@@ -59,10 +62,12 @@ class Tally:
             if total
         ]
         share = self.bytes_stored / self.bytes_full if self.bytes_full else 1.0
-        return (
+        lines = [
             f"kept {' and '.join(parts) or 'nothing'} of the prompts, {self.bytes_stored:,} of "
-            f"{self.bytes_full:,} bytes ({share:.1%}), in {self.calls:,} calls of generate"
-        )
+            f"{self.bytes_full:,} bytes ({share:.1%}), in {self.calls:,} calls of generate",
+            *(f"note, {count:,} times: {note}" for note, count in self.notes.items()),
+        ]
+        return "\n".join(lines)
 
 
 @dataclass
