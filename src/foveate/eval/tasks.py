@@ -22,6 +22,7 @@ GRIDS: Mapping[int, Mapping[int, tuple[int, int]]] = {
 }
 FAMILIES: Mapping[str, Mapping[str, Any]] = {
     "lookup": {},
+    "long": {"values": (4, 6), "layouts": ("rows", "columns", "receipt")},
     "row": {"skill": "row", "layouts": ("table",)},
     "column": {"layouts": ("columns",)},
     "reverse": {"skill": "reverse"},
@@ -41,6 +42,8 @@ def tasks() -> tuple[Task, ...]:
     """Return all built-in tasks.
 
     - lookup: the value of a key, one to six characters, among keys that differ by a letter
+    - long: lookup of values with four to six characters, as short ones survive much, those of one
+      character all; in no tables, which have no room for them on small pages
     - row: all values of a table's row, the longest answers
     - column: lookup where values stand under their keys
     - reverse: the key of a value

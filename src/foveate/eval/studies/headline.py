@@ -11,7 +11,8 @@ __all__ = ["HEADLINE"]
 
 APART = ("full", "mixkv")  # a cell of every study; and below, with its hosts
 FAMILIES = (
-    "lookup", "row", "column", "reverse", "count", "several", "second", "pages2", "pages4",
+    "lookup", "long", "row", "column", "reverse", "count", "several", "second", "before",
+    "pages2", "pages4",
 )  # fmt: skip
 DRAWN = (
     "aircache", "snapkv", "mixkv+snapkv", "sparsemm (head table)", "cake", "adakv", "h2o", "random",

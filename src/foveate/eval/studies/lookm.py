@@ -11,7 +11,7 @@ __all__ = ["ALPHAS", "EXTREME"]
 
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the newest tokens in what is kept
 KEPT = 0.2
-FAMILIES = ("lookup", "several", "second", "pages2")
+FAMILIES = ("long", "several", "second", "pages2")
 ROCO = {"variant": "lookm", "every": 0}  # as LOOK-M's program has it
 
 
