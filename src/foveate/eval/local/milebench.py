@@ -23,7 +23,7 @@ def rows(document: Any, file: Path) -> list[dict[str, Any]]:
             instruction = meta["task_instruction"][sample["task_instruction_id"]]
             row = {
                 "images": list(task["images_path"]),
-                "question": f"{instruction}\n{task['context']}",
+                "question": f"{instruction}\n{task['context']}" if instruction else task["context"],
                 "answer": str(sample["response"]),
                 "sample_id": sample.get("sample_id", number),
                 "question_type": meta.get("question_type"),
