@@ -1,0 +1,262 @@
+"""`foveate eval`: what answers are worth under compressed caches; a run that can be stopped."""
+
+import datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from foveate.cli import console
+from foveate.cli.ask import Attention, Device, Dtype, Json, Model, Quantized, Storage
+
+RUNS = Path("runs") / "eval"
+METHODS, KEEPS, NUMBER = "aircache,snapkv", "0.5,0.1", 300
+
+Tasks = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="TASK...",
+        help="Names of tasks, or list, which shows all there is.",
+        show_default=False,
+    ),
+]
+StudyName = Annotated[
+    str | None, typer.Option("--study", help="Tasks, methods and budgets of a study.")
+]
+Methods = Annotated[
+    str | None,
+    typer.Option("--methods", help=f"Names from `foveate methods`; {METHODS} if none is given."),
+]
+Entries = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--entry", metavar="METHOD(NAME=VALUE)", help="A method with options; may be repeated."
+    ),
+]
+Options = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option", metavar="NAME=VALUE", help="An option of all --methods; may be repeated."
+    ),
+]
+Keep = Annotated[
+    str | None,
+    typer.Option("--keep", help=f"Shares or tokens that are kept; {KEEPS} if not given."),
+]
+Number = Annotated[
+    int | None,
+    typer.Option(
+        "--number", min=1, help=f"Samples of each task and seed; {NUMBER}, or all of --data."
+    ),
+]
+Seeds = Annotated[str | None, typer.Option("--seeds", help="Seeds of tasks: 1,2")]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", help="A task of yours: a JSON, JSONL or Parquet file, or its folder."),
+]
+Shape = Annotated[
+    str | None, typer.Option("--shape", help="What --data is like: docvqa, chartqa ...")
+]
+MetricName = Annotated[str | None, typer.Option("--metric", help="How --data is judged.")]
+Prompt = Annotated[
+    str | None, typer.Option("--prompt", help="How --data is asked, with {question} in it.")
+]
+NewTokens = Annotated[
+    int | None, typer.Option("--max-new-tokens", min=1, help="Longest answer to --data.")
+]
+Workers = Annotated[
+    int, typer.Option("--workers", min=1, help="Processes, each with a model of its own.")
+]
+Batch = Annotated[int, typer.Option("--batch", min=1, help="Samples that are asked at once.")]
+Fidelity = Annotated[
+    bool, typer.Option("--fidelity", help="Also measure how closely the full cache is followed.")
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", help="The log; one that was begun goes on. In runs/eval if not given."),
+]
+Retry = Annotated[
+    bool, typer.Option("--retry-failed", help="Do samples again that failed in this log.")
+]
+
+
+@console.reported
+def command(
+    names: Tasks = None,
+    study: StudyName = None,
+    methods: Methods = None,
+    entry: Entries = None,
+    option: Options = None,
+    keep: Keep = None,
+    number: Number = None,
+    seeds: Seeds = None,
+    data: Data = None,
+    shape: Shape = None,
+    metric: MetricName = None,
+    prompt: Prompt = None,
+    max_new_tokens: NewTokens = None,
+    model: Model = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    attn: Attention = None,
+    storage: Storage = "dense",
+    quantized: Quantized = None,
+    workers: Workers = 1,
+    batch: Batch = 16,
+    fidelity: Fidelity = False,
+    out: Out = None,
+    retry_failed: Retry = False,
+    json: Json = False,
+) -> None:
+    """Score methods and budgets on tasks, beside the full cache; writes a log, prints tables."""
+    if names == ["list"]:
+        _list()
+        return
+    from foveate.cli import models, scores
+    from foveate.eval.grid import Setting, run
+
+    own = {"shape": shape, "metric": metric, "prompt": prompt, "max_new_tokens": max_new_tokens}
+    chosen: dict[str, Any] = {
+        "TASK": names,
+        "--methods": methods,
+        "--entry": entry,
+        "--option": option,
+    }
+    chosen |= {"--keep": keep, "--data": data}
+    if study is None:
+        asked, grid = _asked(_tasks(names, data, own), _entries(methods, entry, option), keep)
+    else:
+        asked, grid = _study(study, chosen)
+    grid = _sized(grid, number, seeds, everything=data is not None)
+    path = out or RUNS / f"{study or f'{datetime.datetime.now():%Y%m%d-%H%M%S}'}.jsonl"
+    with console.only_stderr(), _stoppable(path), console.meter() as meter:
+        log = run(
+            grid,
+            partial(models.load, model, dtype, device, attn),
+            path,
+            setting=Setting(batch, storage, quantized, fidelity),
+            workers=workers,
+            retry_failed=retry_failed,
+            on_progress=lambda now: meter(now.done, now.total, _doing(now)),
+        )
+    if json:
+        console.print_json({"log": str(path), **scores.told(asked, grid, log)})
+    else:
+        scores.show(asked, grid, log)
+        console.out().print(f"log: {path}", soft_wrap=True)
+
+
+def _doing(now: Any) -> str:
+    """Return what is being worked on, in few words."""
+    cell = now.cell and f"{now.cell.task} {now.cell.entry} {now.cell.keep}"
+    failed = f"{now.failed} failed" if now.failed else ""
+    return ", ".join(part for part in (cell or "loading the model", failed) if part)
+
+
+def _tasks(names: list[str] | None, data: Path | None, own: dict[str, Any]) -> tuple[Any, ...]:
+    """Return the tasks of these names, and that of the data."""
+    from foveate.errors import InputError
+    from foveate.eval.tasks import task
+
+    found = tuple(task(name) for name in names or [])
+    if data is not None:
+        from foveate.eval.local import local_task
+
+        return (*found, local_task(data, **own))
+    for option, value in own.items():
+        if value is not None:
+            word = "--" + option.replace("_", "-")
+            raise InputError(f"{word} is about files of yours; give --data, too")
+    if not found:
+        raise InputError(
+            "there is nothing to ask; give a task such as lookup-256, or --data, or --study; "
+            "`foveate eval list` shows them"
+        )
+    return found
+
+
+def _entries(
+    methods: str | None, entries: list[str] | None, option: list[str] | None
+) -> tuple[Any, ...]:
+    """Return the methods with their options."""
+    from foveate.cli.options import parse_entry, parse_options
+    from foveate.eval.entry import Entry
+
+    if methods is None and not entries:
+        methods = METHODS
+    names = [name.strip() for name in (methods or "").split(",") if name.strip()]
+    named = (Entry(name, parse_options(name, option or [])) for name in names)
+    return (*named, *map(parse_entry, entries or []))
+
+
+def _asked(tasks: tuple[Any, ...], entries: tuple[Any, ...], keep: str | None) -> tuple[Any, Any]:
+    """Return a study without tables of its own, and its grid."""
+    from foveate.cli.options import parse_keep, several
+    from foveate.eval.grid import Grid
+    from foveate.eval.study import Study
+
+    keeps = several("--keep", keep or KEEPS, parse_keep, KEEPS)
+    first = next((entry.label for entry in entries if entry.preset == "snapkv"), "snapkv")
+    names = tuple(task.name for task in tasks)
+    study = Study("", "", names, entries, keeps, (), reference=first)
+    return study, Grid(tasks, entries, keeps)
+
+
+def _study(name: str, chosen: dict[str, Any]) -> tuple[Any, Any]:
+    """Return the study of that name and its grid, or raise for what it brings along."""
+    from foveate.errors import InputError
+    from foveate.eval.study import study
+
+    found = study(name)
+    for option, value in chosen.items():
+        if value is not None:
+            raise InputError(f"study {name} brings its own tasks and methods; leave out {option}")
+    return found, found.grid()
+
+
+def _sized(grid: Any, number: int | None, seeds: str | None, everything: bool) -> Any:
+    """Return the grid with as many samples and seeds as were asked for."""
+    from foveate.cli.options import several
+
+    if seeds is not None:
+        grid = replace(grid, seeds=several("--seeds", seeds, int, "1,2"))
+    if number is not None or everything:
+        grid = replace(grid, number=number)
+    return grid
+
+
+@contextmanager
+def _stoppable(path: Path) -> Iterator[None]:
+    """Say how to go on if the run is stopped."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not path.exists():
+            raise
+        told = f"stopped; all answers so far are in {path}: give the same command with --out {path}"
+        console.err().print(told, soft_wrap=True, markup=False)
+        raise typer.Exit(130) from None
+
+
+def _list() -> None:
+    """Print all names that the command knows."""
+    from foveate.eval.metrics import METRICS
+    from foveate.eval.shapes import SHAPES
+    from foveate.eval.study import studies
+    from foveate.eval.tasks import tasks
+
+    known = {
+        "tasks": [(task.name, task.metric.name) for task in tasks()],
+        "studies (--study)": [(name, one.answers) for name, one in studies().items()],
+        "shapes of files (--shape)": [(name, one.metric) for name, one in SHAPES.items()],
+        "metrics (--metric)": [(name, "") for name in METRICS],
+    }
+    screen = console.out()
+    for title, rows in known.items():
+        screen.print(title, style="bold")
+        for name, about in rows:
+            screen.print(f"  {name:15s} {about}".rstrip(), soft_wrap=True, markup=False)

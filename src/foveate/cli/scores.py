@@ -1,0 +1,103 @@
+"""What a grid has found out, as tables on the screen or as plain values."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from rich.table import Table
+
+from foveate.cli import console
+from foveate.eval.grid import Grid
+from foveate.eval.log import Log
+from foveate.eval.outcomes import Outcome, outcomes
+from foveate.eval.results import scored, summary
+from foveate.eval.study import Axis, Layout, Study
+from foveate.eval.tables import tables
+
+LEGEND = (
+    "Mean score in percent ± half of the 95 % interval. ↑ ↓: better or worse than {beside} on the "
+    "samples that both answered, p < 5 % in McNemar's exact test, or in a paired bootstrap where "
+    "scores are graded; no correction for the number of tests."
+)
+
+
+def told(study: Study, grid: Grid, log: Log) -> dict[str, Any]:
+    """Return what was found out as plain values."""
+    result = _summary(study, grid, log)
+    found = [one.to_dict() for one in outcomes(scored(result), study.reference)]
+    left_out = ("study", "cells", "left_out")
+    return {name: result[name] for name in result if name not in left_out} | {"outcomes": found}
+
+
+def show(study: Study, grid: Grid, log: Log) -> None:
+    """Print the tables of the study, or one for each family of tasks if it has none."""
+    screen = console.out()
+    result = _summary(study, grid, log)
+    for one in [study] if study.layouts else _by_family(study, grid):
+        cells = [cell for cell in result["cells"] if cell["task"] in one.tasks]
+        for made in tables(one, {**result, "cells": cells}).values():
+            screen.print(made["title"], style="bold", soft_wrap=True, markup=False)
+            screen.print(_table(made["columns"], made["rows"]))
+    found = outcomes(scored(result), study.reference)
+    if any(one.measures for one in found):
+        screen.print("How closely the full cache is followed", style="bold")
+        screen.print(_measured(found))
+    screen.print(LEGEND.format(beside=study.reference))
+    if failed := sum(one.failed for one in found):
+        screen.print(
+            f"Failed: {failed}, without a score; the log has the tracebacks, and --retry-failed "
+            "does these samples again."
+        )
+    commits = list(dict.fromkeys(run.commit for run in log.runs))
+    if len(commits) > 1:
+        screen.print(f"This log was written by several versions of the code: {', '.join(commits)}.")
+
+
+def _summary(study: Study, grid: Grid, log: Log) -> dict[str, Any]:
+    """Return the summary of those records of the log that are of this grid."""
+    cells = set(grid.cells())
+    return summary(
+        study.name, Log(log.runs, tuple(one for one in log.records if one.cell in cells))
+    )
+
+
+def _by_family(study: Study, grid: Grid) -> Iterator[Study]:
+    """Yield the part of the study that each family of tasks is, with a table of scores.
+
+    All of it comes last, with a table of bytes.
+    """
+    families: dict[str, list[str]] = {}
+    for task in grid.tasks:
+        families.setdefault(task.family or task.name, []).append(task.name)
+    columns: tuple[Axis, ...] = ("keep",) if len(grid.rows()) > 1 else ("task",)
+    for family, names in families.items():
+        title = names[0] if len(names) == 1 else family
+        rows: tuple[Axis, ...] = ("entry",) if len(names) == 1 else ("task", "entry")
+        layout = Layout("scores", title, rows=rows, columns=columns)
+        yield replace(study, tasks=tuple(names), layouts=(layout,))
+    if len(grid.rows()) > 1:
+        stored = Layout("stored", "Bytes stored / full cache", columns=columns, shows="bytes")
+        yield replace(study, layouts=(stored,))
+
+
+def _table(columns: list[str], rows: list[list[str]]) -> Table:
+    """Return a table whose numbers stand at the right."""
+    table = Table()
+    words = {"method", "task", "setting", "host", "visual tokens"}
+    for heading in columns:
+        table.add_column(heading, justify="left" if heading in words else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _measured(found: list[Outcome]) -> Table:
+    """Return the table of the measures of fidelity."""
+    names = list(dict.fromkeys(name for one in found for name in one.measures))
+    rows = [
+        [one.task, one.entry, one.keep, *(f"{one.measures.get(name, 0):.3g}" for name in names)]
+        for one in found
+        if one.measures
+    ]
+    columns = ["task", "method", "kept", *(name.replace("_", " ") for name in names)]
+    return _table(columns, rows)

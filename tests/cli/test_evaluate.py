@@ -1,0 +1,223 @@
+"""`foveate eval`: tables and a log, a run that goes on where it stopped, or a reason why not."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from foveate.errors import FoveateError
+from foveate.eval.log import Journal, read_log
+from foveate.eval.unit import Desk
+
+SMALL = ("lookup-144", "--number", "2", "--batch", "2", "--device", "cpu")
+
+
+@pytest.fixture
+def log(tmp_path):
+    return tmp_path / "log.jsonl"
+
+
+@pytest.fixture
+def small(run, untrained, log):
+    """Run a grid of four cells and eight samples on an untrained model."""
+
+    def small(*words, methods="snapkv,random", keep="0.5"):
+        return run("eval", *SMALL, "--methods", methods, "--keep", keep, "--out", log, *words)
+
+    return small
+
+
+def test_a_table_shows_every_method_at_every_budget(small, log):
+    done = small("row-144", keep="0.5,64")
+    assert done.code == 0
+    assert done.out.count("n = 2 for each task") == 3  # a table for each family, one of bytes
+    (heads, full, snapkv, random) = [
+        [cell.strip() for cell in line.strip("┃│").replace("┃", "│").split("│")]
+        for line in done.out.split("lookup-144")[1].splitlines()
+        if line[:1] in "┃│" and line
+    ][:4]
+    assert heads == ["method", "50%", "64"]
+    assert [row[0] for row in (full, snapkv, random)] == ["full cache", "snapkv", "random"]
+    assert all("±" in cell for row in (full, snapkv, random) for cell in row[1:])
+    assert str(log) in done.out and "McNemar" in done.out
+    assert len(read_log(log).records) == 2 * (1 + 2 * 2) * 2
+    assert "of 20" in done.err and "loading the model" in done.err
+
+
+def test_json_says_what_was_found_and_where_from(small, log):
+    done = small("--json")
+    found = json.loads(done.out)
+    assert found["log"] == str(log) and found["model"] == "embedded"
+    assert found["revision"].startswith("weights ") and set(found["methods"]) == {
+        "full @ 1.0", "snapkv @ 0.5", "random @ 0.5"
+    }  # fmt: skip
+    full, snapkv, random = found["outcomes"]
+    assert (full["entry"], full["keep"], full["n"], full["failed"]) == ("full", "1.0", 2, 0)
+    assert (full["kept"], full["bytes"], full["comparisons"]) == (1.0, 1.0, [])
+    assert snapkv["kept"] < 1 and snapkv["bytes"] < 1
+    assert [one["over"] for one in snapkv["comparisons"]] == ["full"]
+    assert [one["over"] for one in random["comparisons"]] == ["full", "snapkv"]
+    assert all(0 <= one["p"] <= 1 and one["n"] == 2 for one in random["comparisons"])
+
+
+def test_a_log_goes_on_and_is_the_same_as_one_that_never_stopped(small, log, monkeypatch):
+    class Stopped(Exception):
+        pass
+
+    def append(self, records, before=Journal.append):
+        if len(self.records) == 4:
+            raise Stopped
+        before(self, records)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "append", append)
+        with pytest.raises(Stopped):
+            small()
+    assert len(read_log(log).records) == 4
+    resumed = small()
+    assert resumed.code == 0 and "4 of 6" in resumed.err and len(read_log(log).runs) == 2
+    again = small()
+    assert again.out == resumed.out and len(read_log(log).runs) == 2
+    log.unlink()
+    assert small().out == resumed.out
+
+
+def test_failed_samples_are_counted_and_done_again_when_asked_for(small, log, monkeypatch):
+    def answered(self, cell, samples, before=Desk._answered):
+        if cell.entry == "random" and any("rows" in sample.id for sample in samples):
+            raise MemoryError("no room")
+        return before(self, cell, samples)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Desk, "_answered", answered)
+        done = small()
+    assert done.code == 0 and "1 failed" in done.out and "Failed: 1, without a score" in done.out
+    assert "1 failed" in done.err
+    assert "no room" in log.read_text()
+    assert "1 failed" in small().out
+    mended = small("--retry-failed")
+    assert "1 failed" not in mended.out and "Failed" not in mended.out
+    assert len(read_log(log).records) == 6
+
+
+def test_fidelity_is_measured_beside_the_score(small):
+    done = small("--fidelity", methods="random", keep="1.0")
+    assert done.code == 0
+    row = [line for line in done.out.splitlines() if "lookup-144" in line and "random" in line][-1]
+    assert [cell.strip() for cell in row.strip("│").split("│")][3:6] == ["1", "8", "0"]
+
+
+def test_options_make_methods_of_their_own(run, untrained, log):
+    words = ("--entry", "snapkv(window=9)", "--entry", "random", "--keep", "0.5", "--out", log)
+    done = run("eval", *SMALL, *words, "--json")
+    entries = [one["entry"] for one in json.loads(done.out)["outcomes"]]
+    assert entries == ["full", "snapkv(window=9)", "random"]
+    assert json.loads(done.out)["outcomes"][2]["comparisons"][1]["over"] == "snapkv(window=9)"
+
+
+def test_files_of_ones_own_are_a_task(run, untrained, page, log, tmp_path):
+    table = tmp_path / "pages.jsonl"
+    rows = [{"image": page, "question": f"what is {key}", "answer": "x"} for key in "ABC"]
+    table.write_text("\n".join(map(json.dumps, rows)))
+    words = ("--data", table, "--methods", "random", "--keep", "0.5", "--metric", "anls")
+    done = run("eval", *words, "--max-new-tokens", "4", "--out", log, "--json")
+    assert done.code == 0, done.err
+    full, random = json.loads(done.out)["outcomes"]
+    assert (full["task"], full["n"], random["n"]) == ("pages", 3, 3)
+    assert "anls" in json.loads(done.out)["tasks"]["pages"]
+
+
+def test_everything_is_listed(run):
+    done = run("eval", "list")
+    assert done.code == 0
+    for word in ("lookup-256", "second-576", "headline", "docvqa", "milebench", "relaxed"):
+        assert word in done.out
+
+
+def test_a_study_brings_its_grid(run, untrained, monkeypatch, tmp_path):
+    from dataclasses import replace
+
+    from foveate.eval import study as module
+
+    known = module.studies()
+    headline = known["headline"]
+    little = replace(headline, tasks=("row-144",), entries=headline.entries[:2], keeps=(0.5, 0.1))
+    monkeypatch.setattr(module, "studies", lambda: {"headline": little})
+    monkeypatch.chdir(tmp_path)
+    done = run("eval", "--study", "headline", "--number", "2", "--seeds", "3,4", "--device", "cpu")
+    assert done.code == 0, done.err
+    records = read_log(tmp_path / "runs" / "eval" / "headline.jsonl").records
+    assert len(records) == 2 * 5 * 2 and {one.cell.seed for one in records} == {3, 4}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "nothing to ask; give a task such as lookup-256, or --data, or --study"),
+        (["lookup-255"], "there is no built-in task 'lookup-255'; did you mean"),
+        (["lookup-256", "--methods", "snapvk"], "did you mean 'snapkv'"),
+        (["lookup-256", "--methods", "snapkv", "--option", "windw=3"], "windw"),
+        (["lookup-256", "--methods", "snapkv,snapkv"], "method snapkv came twice"),
+        (["lookup-256", "lookup-256"], "task lookup-256 came twice"),
+        (["lookup-256", "--entry", "snapkv(window=3"], "not of the form snapkv or snapkv(window="),
+        (["lookup-256", "--keep", "much"], "--keep 'much' is not a number"),
+        (["lookup-256", "--keep", "0.5,0.50"], "keep 0.5 came twice"),
+        (["lookup-256", "--seeds", "one"], "--seeds 'one' is not understood"),
+        (["lookup-256", "--seeds", "-1"], "seed -1 has no documents"),
+        (["lookup-256", "--shape", "docvqa"], "--shape is about files of yours; give --data"),
+        (["--data", "nowhere.json"], "nowhere.json"),
+        (["--study", "headlines"], "there is no study 'headlines'; did you mean 'headline'"),
+        (["--study", "headline", "--keep", "0.5"], "brings its own tasks and methods"),
+        (["lookup-256", "--device", "warp"], "--device 'warp'"),
+        (["lookup-256", "--storage", "sparse"], "sparse"),
+    ],
+)
+def test_bad_words_are_refused(run, untrained, log, words, says):
+    done = run("eval", *words, "--out", log, "--number", "1")
+    assert (done.code, done.out) == (2, "")
+    assert says in done.err
+    assert not log.exists()
+
+
+def test_a_log_of_another_version_is_refused(small, log):
+    small()
+    text = log.read_text().replace('"version": 1', '"version": 2')
+    log.write_text(text)
+    done = small()
+    assert (done.code, done.out) == (2, "") and "a log of version 2" in done.err
+    assert log.read_text() == text
+
+
+def test_a_full_disk_is_said_and_loses_nothing(small, log, monkeypatch):
+    def add(self, lines, before=Journal._add):
+        if self.records:
+            raise FoveateError(f"{self.path}: the disk is full")
+        before(self, lines)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "_add", add)
+        done = small()
+    assert (done.code, done.out) == (1, "") and "the disk is full" in done.err
+    assert small().code == 0 and len(read_log(log).records) == 6
+
+
+def test_ctrl_c_says_how_to_go_on(log, tmp_path):
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from foveate.cli import main; main()"
+    )
+    words = ["eval", "lookup-144", "--methods", "snapkv", "--number", "500", "--batch", "1"]
+    command = [sys.executable, "-c", code, *words, "--device", "cpu", "--out", log]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not log.exists() or log.read_bytes().count(b"\n") < 3:
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    assert process.returncode == 130
+    assert f"stopped; all answers so far are in {log}: give the same command" in said
+    assert f"--out {log}" in said and "Traceback" not in said
+    assert 2 <= len(read_log(log).records) < 1000
