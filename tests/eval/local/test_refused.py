@@ -124,10 +124,11 @@ def test_what_cannot_be_told_is_refused(write, given, options, says):
         local_task(write([given]), **options)
 
 
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.parquet"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_every_shape_refuses_columns_of_another_kind(write, shape):
+def test_every_shape_refuses_columns_of_another_kind(write, shape, name):
     with pytest.raises(InputError):
-        local_task(write([{"a": 1, "b": 2}]), shape=shape)
+        local_task(write([{"a": 1, "b": 2}], name), shape=shape)
 
 
 @pytest.mark.parametrize(

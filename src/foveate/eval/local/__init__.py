@@ -63,7 +63,8 @@ def local_task(
 
 
 def _metric(form: Shape, table: rows.Rows, stem: str) -> Metric:
-    return find_metric(form.metric or milebench.metric_name(stem, table[0]["question_type"]))
+    name = form.metric or milebench.metric_name(stem, table[0].get("question_type"))
+    return find_metric(name)
 
 
 def _wording(form: Shape, prompt: str | None) -> str:
