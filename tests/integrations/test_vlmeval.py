@@ -1,6 +1,6 @@
 """Models for VLMEvalKit, against a stand-in with its registry, its base class and its program.
 
-VLMEvalKit itself is not on the package index and brings some sixty packages along.
+VLMEvalKit itself cannot be installed as a package, and brings some sixty others along.
 """
 
 import json
@@ -49,7 +49,7 @@ class BaseModel:
 class Stock(BaseModel):
     """A model as VLMEvalKit brings it: it words the question in its own way."""
 
-    def __init__(self, model_path, suffix="?", limit=8):
+    def __init__(self, model_path, suffix="?", limit=8, use_vllm=False):
         self.loaded = load()
         self.model, self.suffix, self.limit = self.loaded.model, suffix, limit
 
@@ -76,6 +76,7 @@ class Remote(BaseModel):
 @pytest.fixture
 def registry(monkeypatch):
     known = {
+        "Fast-7B": partial(Stock, model_path="fast/7b", use_vllm=True),
         "Stock-7B": partial(Stock, model_path="stock/7b"),
         "Elsewhere": partial(Elsewhere, model_path="x"),
         "Remote": partial(Remote),
@@ -176,6 +177,11 @@ def test_what_cannot_be_compressed_is_refused(registry, asked):
         registry["b"]().generate(asked[0])
     with pytest.raises(InputError, match="leave --use-vllm out"):
         registry["b"](use_vllm=True)
+    vlmeval.register("c", base="Fast-7B", **METHOD)
+    with pytest.raises(InputError, match="add use_vllm=false"):
+        registry["c"]()
+    vlmeval.register("d", base="Fast-7B", use_vllm="false", **METHOD)
+    assert registry["d"]().limit == 8
     with pytest.raises(InputError, match="has a model Stock-7B already"):
         vlmeval.register("Stock-7B", base="Stock-7B", **METHOD)
 

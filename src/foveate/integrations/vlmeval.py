@@ -65,8 +65,11 @@ def _make(
     kind: type, compression: Compression, arguments: Mapping[str, Any], use_vllm: bool = False
 ) -> Any:
     """Return the model; VLMEvalKit says `use_vllm` to models with certain names."""
-    if use_vllm:
-        raise InputError("vLLM keeps a cache of its own; leave --use-vllm out")
+    if use_vllm or arguments.get("use_vllm"):
+        raise InputError(
+            "vLLM keeps a cache of its own; leave --use-vllm out, and for a base that asks for it "
+            "add use_vllm=false"
+        )
     made: Any = kind(**arguments)
     if not hasattr(getattr(made, "model", None), "generate"):
         raise InputError(
