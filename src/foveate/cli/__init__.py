@@ -1,14 +1,16 @@
 """The command line: one file per subcommand, and only the one that is called gets imported."""
 
 import sys
+from collections.abc import Iterable
 from importlib import import_module
 
 import typer
 
-COMMANDS = ("demo", "ask", "methods", "heads", "calibrate", "bench", "doctor")
+COMMANDS = {name: name for name in ("demo", "ask", "methods", "heads", "calibrate")}
+COMMANDS |= {"eval": "evaluate", "bench": "bench", "doctor": "doctor"}  # by name: its module
 
 
-def application(names: tuple[str, ...] = COMMANDS) -> typer.Typer:
+def application(names: Iterable[str] = COMMANDS) -> typer.Typer:
     """Return the application with these subcommands."""
     app = typer.Typer(
         name="foveate",
@@ -20,7 +22,7 @@ def application(names: tuple[str, ...] = COMMANDS) -> typer.Typer:
     )
     app.callback()(_root)
     for name in names:
-        app.command(name)(import_module(f"foveate.cli.{name}").command)
+        app.command(name)(import_module(f"foveate.cli.{COMMANDS[name]}").command)
     return app
 
 

@@ -113,18 +113,12 @@ def _names(what: list[str]) -> list[str]:
 
 
 def _several(option: str, text: str | None, kind: Callable[[str], T]) -> tuple[T, ...] | None:
-    """Return the values of an option that takes several, with commas between them."""
-    from foveate.errors import InputError
+    """Return the values of an option that takes several, or None if it was not given."""
+    from foveate.cli.options import several
 
     if text is None:
         return None
-    try:
-        return tuple(kind(part) for part in text.split(","))
-    except ValueError:
-        example = {float: "0.5,0.1", int: "2048,8192"}[kind]  # type: ignore[index]
-        raise InputError(
-            f"{option} {text!r} is not understood; give numbers such as {example}"
-        ) from None
+    return several(option, text, kind, "2048,8192" if kind is int else "0.5,0.1")
 
 
 def _settings(names: list[str], common: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -4,13 +4,22 @@ import contextlib
 import functools
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any, ParamSpec
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from foveate.errors import FoveateError
 
@@ -28,16 +37,56 @@ def err() -> Console:
     return Console(file=sys.stderr, highlight=False)
 
 
-def progress() -> Progress:
-    """Return a progress bar on stderr that shows what is being worked on."""
+def progress(left: bool = False) -> Progress:
+    """Return a progress bar on stderr with what is being worked on, and the time gone or left."""
     return Progress(
         TextColumn("[progress.description]{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TimeElapsedColumn(),
+        TimeRemainingColumn() if left else TimeElapsedColumn(),
         console=err(),
         transient=True,
+        speed_estimate_period=600,
     )
+
+
+@contextlib.contextmanager
+def meter() -> Iterator[Callable[[int, int, str], None]]:
+    """Show how much is done, of how much, and what is being done; time left from what was seen.
+
+    Where stderr is no terminal, every twentieth of the whole is a line.
+    """
+    if not err().is_terminal:
+        yield _Lines()
+        return
+    with progress(left=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total, what: bar.update(
+            task, completed=done, total=total, description=escape(what)
+        )
+
+
+class _Lines:
+    """Says how far something is, one line after the other."""
+
+    def __init__(self) -> None:
+        self._began: tuple[float, int] | None = None
+        self._told = -1
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        now = time.monotonic()
+        if self._began is None or self._began[1] == done:  # what comes before is no work
+            self._began = (now, done)
+        part = 20 * done // max(total, 1)
+        if part == self._told:
+            return
+        self._told = part
+        since, before = self._began
+        left = ""
+        if before < done < total:
+            seconds = (now - since) / (done - before) * (total - done)
+            left = f", about {timedelta(seconds=round(seconds))} left"
+        err().print(f"{done} of {total}{left}: {what}", soft_wrap=True, markup=False)
 
 
 def mark(right: bool) -> str:

@@ -1,11 +1,15 @@
 """Words of the command line turned into a method."""
 
 import ast
-from collections.abc import Sequence
-from typing import Any
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from foveate import Method, method, methods
 from foveate.errors import InputError
+from foveate.eval.entry import Entry
+
+T = TypeVar("T")
 
 
 def parse_keep(text: str) -> float | int:
@@ -40,6 +44,11 @@ def parse_option(text: str) -> tuple[str, Any]:
 def build_method(name: str, keep: str | None, options: Sequence[str]) -> Method:
     """Return the method that the words describe; without `keep`, with the method's own default."""
     share = None if keep is None else parse_keep(keep)
+    return method(name, keep=share, **parse_options(name, options))
+
+
+def parse_options(name: str, options: Sequence[str]) -> dict[str, Any]:
+    """Return the options of a method by name, as typed values."""
     given: dict[str, Any] = {}
     for text in options:
         option, value = parse_option(text)
@@ -53,7 +62,37 @@ def build_method(name: str, keep: str | None, options: Sequence[str]) -> Method:
         if option in given:
             raise InputError(f"--option {option} came twice; give it once")
         given[option] = value
-    return method(name, keep=share, **given)
+    return given
+
+
+def parse_entry(text: str) -> Entry:
+    """Return the method with options that is written as a call, without its budget.
+
+    >>> parse_entry("snapkv(window=16, pooling=none)").label
+    "snapkv(window=16, pooling='none')"
+    """
+    name, bracket, rest = text.strip().partition("(")
+    if not name or bool(bracket) != rest.endswith(")"):
+        raise InputError(f"--entry {text!r} is not of the form snapkv or snapkv(window=16)")
+    inside = rest.removesuffix(")").strip()
+    parts = re.split(r",(?=\s*\w+\s*=)", inside) if inside else []  # lists have commas, too
+    return Entry(name, parse_options(name, parts))
+
+
+def several(option: str, text: str, kind: Callable[[str], T], example: str) -> tuple[T, ...]:
+    """Return the values of an option that takes several, with commas between them.
+
+    >>> several("--seeds", "1,2", int, "1,2")
+    (1, 2)
+    """
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except InputError:
+        raise
+    except ValueError:
+        raise InputError(
+            f"{option} {text!r} is not understood; give numbers such as {example}"
+        ) from None
 
 
 def words(name: str, option: str) -> set[str]:

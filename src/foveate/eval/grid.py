@@ -15,7 +15,7 @@ from foveate.errors import InputError
 from foveate.eval.entry import FULL, Entry, Keep
 from foveate.eval.log import Journal, Log
 from foveate.eval.origin import Identity, origin
-from foveate.eval.record import Cell, Record, Run
+from foveate.eval.record import Cell, Run
 from foveate.eval.task import Task
 from foveate.eval.unit import Setting, Unit, Work
 from foveate.eval.workers import Here, Processes
@@ -107,16 +107,17 @@ def run(
         journal.check(tasks, told)
         units, total = _left(work, journal, grid.cells(), retry_failed)
         done = total - sum(len(unit.indices) for unit in units)
-        failed = 0 if retry_failed else _failed(journal.log.records, grid.cells())
+        failed = 0 if retry_failed else _failed(journal.log, grid)
         on_progress(Progress(done, total, failed))
         if units:
             crew = Here(work) if workers == 1 else Processes(work, workers)
             with crew:
                 journal.begin(_run(crew.identity, grid, setting, workers, tasks, told))
+                on_progress(Progress(done, total, failed))  # the model is there
                 for records in crew.records(units):
                     journal.append(records)
                     done += len(records)
-                    failed += _failed(records, grid.cells())
+                    failed += sum(record.error is not None for record in records)
                     on_progress(Progress(done, total, failed, records[0].cell))
         return journal.log
 
@@ -151,9 +152,10 @@ def _left(
     return units, total
 
 
-def _failed(records: Sequence[Record], cells: Sequence[Cell]) -> int:
-    of = set(cells)
-    return sum(record.cell in of and record.error is not None for record in records)
+def _failed(log: Log, grid: Grid) -> int:
+    """Return how many samples of the grid have failed."""
+    cells = set(grid.cells())
+    return sum(one.cell in cells and one.error is not None for one in log.records)
 
 
 def _run(

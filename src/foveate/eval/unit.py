@@ -130,13 +130,12 @@ def failed(cell: Cell, sample: str, error: str) -> Record:
 
 
 def _check(model: Any, work: Work) -> None:
-    """Put every method on the model once, so that what cannot be is known before the work."""
+    """Make a cache of every method once, so that what cannot be is known before the work."""
     form = {"storage": work.setting.storage, "quantized": work.setting.quantized}
     for (entry, keep), method in work.methods.items():
         if method is not None:
             try:
-                with foveate.compress(model, method, **form):  # type: ignore[arg-type]
-                    pass
+                foveate.CompressedCache(model, method, **form)  # type: ignore[arg-type]
             except InputError as error:
                 raise type(error)(f"{entry} at keep={keep}: {error}") from error
 
