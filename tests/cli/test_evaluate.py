@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from foveate import bench
 from foveate.errors import FoveateError
 from foveate.eval.log import Journal, read_log
 from foveate.eval.unit import Desk
@@ -180,6 +181,22 @@ def test_bad_words_are_refused(run, untrained, log, words, says):
     assert (done.code, done.out) == (2, "")
     assert says in done.err
     assert not log.exists()
+
+
+def test_methods_that_the_model_cannot_have_are_refused_before_any_answer(run, untrained, log):
+    table = bench.root() / "benchmarks" / "results" / "tiny-heads.json"
+    done = run("eval", *SMALL, "--entry", f"sparsemm(table={table})", "--out", log)
+    assert (done.code, done.out) == (2, "")
+    assert "at keep=0.5: the heads table of embedded has" in done.err
+    assert not log.exists()
+
+
+def test_a_log_of_several_commits_says_so(small, log):
+    small()
+    commit = json.loads(log.read_text().splitlines()[0])["run"]["commit"]
+    log.write_text(log.read_text().replace(commit, "0123abc", 1))
+    done = small("row-144")
+    assert done.code == 0 and f"wrote this log: 0123abc, {commit}" in done.err
 
 
 def test_a_log_of_another_version_is_refused(small, log):

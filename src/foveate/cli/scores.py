@@ -48,9 +48,12 @@ def show(study: Study, grid: Grid, log: Log) -> None:
             f"Failed: {failed}, without a score; the log has the tracebacks, and --retry-failed "
             "does these samples again."
         )
-    commits = list(dict.fromkeys(run.commit for run in log.runs))
+    commits = dict.fromkeys(run.commit for run in log.runs)
     if len(commits) > 1:
-        screen.print(f"This log was written by several versions of the code: {', '.join(commits)}.")
+        console.err().print(
+            f"note: several versions of the code wrote this log: {', '.join(commits)}",
+            soft_wrap=True,
+        )
 
 
 def _summary(study: Study, grid: Grid, log: Log) -> dict[str, Any]:
