@@ -4,7 +4,8 @@
 #   LMMS_EVAL=lmms-eval==0.7.3   another release
 #
 # lmms-eval asks for torchvision, whose usual wheel belongs to a GPU build of torch and breaks beside
-# any other. So pip only resolves, and what it picked is installed without torchvision.
+# any other. So pip only resolves, and what it picked is installed without torchvision, and without
+# timm, which cannot be imported then and which accelerate imports where it is there.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -26,8 +27,9 @@ with open(sys.argv[1]) as file:
 refused = sorted(name for name in picked if name == "torch" or name.startswith(("nvidia", "cuda")))
 if refused:
     sys.exit(f"lmms: this would replace the installed torch: {refused}")
-print("\n".join(f"{name}=={version}" for name, version in sorted(picked.items()) if name != "torchvision"))
+left_out = ("torchvision", "timm")
+print("\n".join(f"{name}=={version}" for name, version in sorted(picked.items()) if name not in left_out))
 PY
-echo "lmms: installing $(wc -l <"$venv/lmms.txt") packages, without torchvision"
+echo "lmms: installing $(wc -l <"$venv/lmms.txt") packages"
 [ ! -s "$venv/lmms.txt" ] || "$python" -m pip install -qq --no-deps -r "$venv/lmms.txt"
 printf '%s' "$LMMS_EVAL" >"$stamp"

@@ -106,7 +106,7 @@ class _Watch:
         self.calls += 1
         self.rows += rows
         self.tokens += len(new) * (new.shape[1] - (0 if prompt is None else prompt.shape[1]))
-        if len(asked) == rows:  # otherwise nobody knows which rows are whose
+        if len(asked) <= rows:  # a document may fill several rows; of more, some were read ahead
             self.held |= dict.fromkeys(asked, _each(self.session.reports[-1], rows))
 
 
