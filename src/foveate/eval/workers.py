@@ -169,6 +169,7 @@ def _deaf() -> Iterator[None]:
 
 def _serve(connection: Connection, work: Work) -> None:
     """Answer units until nobody asks any more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Windows inherits nothing
     torch.set_num_threads(1)
     with contextlib.suppress(EOFError, BrokenPipeError):  # the parent is gone
         try:
