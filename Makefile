@@ -5,7 +5,7 @@ JOBS ?= 2
 WHAT ?= decode prefill peak sums rows papers peers
 
 .DEFAULT_GOAL := help
-.PHONY: setup demo test test-gpu test-matrix test-lm test-lmms check format bench bench-gpu train-tiny clean help
+.PHONY: setup demo test test-gpu test-matrix test-lm test-lmms check format bench bench-gpu results train-tiny clean help
 
 setup: ## make .venv ready (quick when it is)
 	@VENV=$(VENV) ./setup.sh
@@ -35,6 +35,7 @@ check: setup ## formatting, lint, types, documentation
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(PYTHON_BIN) scripts/check_docs.py
+	$(PYTHON_BIN) scripts/results.py --check
 	$(PYTHON_BIN) scripts/tables.py --check
 	$(PYTHON_BIN) scripts/charts.py --check
 	$(PYTHON_BIN) scripts/methods_page.py --check
@@ -48,6 +49,11 @@ bench: setup ## test, then measure times and memory; writes benchmarks/results a
 
 bench-gpu: setup ## the same on a GPU, in bfloat16 and with long prompts
 	@$(VENV)/bin/foveate bench $(WHAT) --device cuda $(ARGS)
+
+results: setup ## tables and pictures of evaluations, from the logs runs/eval/*.jsonl
+	$(PYTHON_BIN) scripts/results.py $(ARGS)
+	$(PYTHON_BIN) scripts/tables.py
+	$(PYTHON_BIN) scripts/charts.py
 
 train-tiny: setup ## train the embedded model from scratch (resumable)
 	$(PYTHON_BIN) -m foveate.tiny.train $(ARGS)

@@ -1,7 +1,8 @@
 """Draws docs/charts/NAME.svg from every benchmarks/results/NAME.json of `foveate bench`, or checks.
 
-A chart names the hash of the file it was drawn from. Run without arguments it draws what is out of
-date; with --check it only says so.
+Of an evaluation it may be several, NAME-coverage.svg and others, or none. A chart names the
+hash of the file it was drawn from. Run without arguments it draws what is out of date; with --check
+it only says so.
 """
 
 import argparse
@@ -9,18 +10,31 @@ import json
 import sys
 from pathlib import Path
 
-from foveate.bench.chart import draw_file, drawn_from, fingerprint
+from foveate.bench import SUBJECTS
+from foveate.bench.chart import draw, drawn_from, fingerprint
+from foveate.bench.subject import Chart
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def results(root: Path) -> dict[Path, Path]:
-    """Return the JSON files of the benchmark by the charts that belong to them."""
-    found = sorted((root / "benchmarks" / "results").glob("*.json"))
+def charts(path: Path) -> dict[str, Chart]:
+    """Return the charts of a JSON file by what is added to its name."""
+    result = json.loads(path.read_text())
+    if "what" in result:
+        return {"": SUBJECTS[result["what"]].chart(result)}
+    if "study" in result:
+        from foveate.eval import pictures
+
+        return pictures.charts(result)
+    return {}
+
+
+def wanted(root: Path) -> dict[Path, tuple[Path, Chart]]:
+    """Return the files of all charts, what each is drawn from, and what it shows."""
     return {
-        root / "docs" / "charts" / f"{path.stem}.svg": path
-        for path in found
-        if "what" in json.loads(path.read_text())
+        root / "docs" / "charts" / f"{path.stem}{more}.svg": (path, chart)
+        for path in sorted((root / "benchmarks" / "results").glob("*.json"))
+        for more, chart in charts(path).items()
     }
 
 
@@ -34,16 +48,20 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="draw nothing; fail if out of date")
     check = parser.parse_args(arguments).check
-    wanted = results(root)
-    stale = {chart: path for chart, path in wanted.items() if not is_current(chart, path)}
-    lost = sorted(set((root / "docs" / "charts").glob("*.svg")) - set(wanted))
-    for chart, path in stale.items():
+    all_charts = wanted(root)
+    stale = {
+        file: (path, chart)
+        for file, (path, chart) in all_charts.items()
+        if not is_current(file, path)
+    }
+    lost = sorted(set((root / "docs" / "charts").glob("*.svg")) - set(all_charts))
+    for file, (path, chart) in stale.items():
         if not check:
-            draw_file(path, chart)
+            draw(chart, file, fingerprint(path.read_text()))
         says = "out of date, run scripts/charts.py" if check else "drawn"
-        print(f"{says}: {chart.relative_to(root)}")
-    for chart in lost:
-        print(f"{chart.relative_to(root)}: there is no {chart.stem}.json that it shows; remove it")
+        print(f"{says}: {file.relative_to(root)}")
+    for file in lost:
+        print(f"{file.relative_to(root)}: there is no {file.stem}.json that it shows; remove it")
     return int(bool(lost) or (bool(stale) and check))
 
 

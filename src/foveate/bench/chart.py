@@ -178,7 +178,7 @@ def _line(axes: Axes, line: Line, number: int, in_rows: bool) -> None:
         line.x,
         line.y,
         label=line.name,
-        linestyle="--" if line.dashed else "-",
+        linestyle="none" if line.loose else "--" if line.dashed else "-",
         linewidth=1.3,
         **look,
     )

@@ -41,6 +41,7 @@ class Line:
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
     dashed: bool = False
+    loose: bool = False  # points alone
 
 
 @dataclass(frozen=True)

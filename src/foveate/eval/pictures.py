@@ -1,0 +1,184 @@
+"""Charts of evaluations: scores over the budget, and what keys, budgets and attention look like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from foveate.bench.subject import Chart, Line, Panel
+from foveate.eval import printed
+from foveate.eval.entry import FULL
+from foveate.eval.looks import KEEP, Looks
+from foveate.eval.results import Scored, scored
+from foveate.eval.stats import mean_interval
+from foveate.eval.study import Study, study
+
+__all__ = ["PICTURES", "charts", "looked"]
+
+PICTURES = "pictures"  # the name of what is no study: looks at single prompts
+DIVERGING = ("long-256", "row-256", "column-256", "reverse-256")
+KEEPS = (0.1, 0.01)
+
+
+def charts(result: Mapping[str, Any]) -> dict[str, Chart]:
+    """Return the charts of an evaluation's JSON by what is added to its name, perhaps none."""
+    if result["study"] != PICTURES:
+        drawn = study(result["study"])
+        return {"": _scores(drawn, scored(result))} if drawn.picture else {}
+    return {
+        "-redundancy": _redundancy(result),
+        "-coverage": _coverage(result["coverage"]),
+        "-budgets": _budgets(result["budgets"]),
+        "-attention": _attention(result["attention"]),
+    }
+
+
+def looked(looks: Looks) -> dict[str, Any]:
+    """Return the JSON of what is seen, tables included; where it comes from is for the caller."""
+    measured = looks.measured()
+    apart = looks.divergences(DIVERGING, KEEPS)
+    return {
+        "study": PICTURES,
+        "setting": {"task": looks.task, "prompts": looks.number, "seed": looks.seed, "keep": KEEP},
+        **measured,
+        "divergences": apart,
+        "tables": tables(measured, apart, looks.number),
+    }
+
+
+def tables(
+    measured: Mapping[str, Any], apart: Mapping[str, Any], prompts: int
+) -> dict[str, dict[str, Any]]:
+    """Return the tables beside the pictures."""
+    far = [
+        [kept, pair, *(f"{by_task[name]:.3f}" for name in DIVERGING)]
+        for kept, pairs in apart.items()
+        for pair, by_task in pairs.items()
+    ]
+    near = sorted(measured["distance"].items(), key=lambda item: item[1])
+    print_14 = printed.AIRCACHE_14
+    return {
+        "table-14": {
+            "title": f"Jensen-Shannon divergence of layer budgets ({prompts} prompts a task)",
+            "columns": ["kept", "layer budgets", *DIVERGING],
+            "rows": far,
+        },
+        "distance": {
+            "title": f"Distance of a visual key to the nearest kept one, {KEEP:.0%} kept",
+            "columns": ["method", "1 - cosine"],
+            "rows": [[name, f"{value:.3f}"] for name, value in near],
+        },
+        print_14.name: {
+            "title": print_14.title,
+            "source": print_14.source,
+            "columns": list(print_14.columns),
+            "rows": [list(row) for row in print_14.rows],
+        },
+    }
+
+
+def _scores(drawn: Study, cells: Sequence[Scored]) -> Chart:
+    """Return a panel for each family, and a line over the budgets for each method."""
+    places = all(isinstance(keep, int) for keep in drawn.keeps)
+    panels = []
+    for task in drawn.tasks:
+        here = [cell for cell in cells if cell.cell.task == task]
+        found = (_line(name, here) for name in drawn.picture)
+        full = [score for c in here if c.cell.entry == FULL.label for score in c.scores]
+        panels.append(
+            Panel(
+                task,
+                "place in the order" if places else "kept, %",
+                "score, %",
+                tuple(line for line in found if line.x),
+                rules={"full cache": _percent(full)[0]} if full else {},
+                log="x",
+            )
+        )
+    return Chart(drawn.answers, tuple(panels))
+
+
+def _line(name: str, cells: Sequence[Scored]) -> Line:
+    """Return one method's scores with their intervals."""
+    points: dict[float, list[float | None]] = {}
+    for cell in cells:
+        if cell.cell.entry == name:
+            keep = cell.cell.keep
+            points.setdefault(float(keep) * (100 if "." in keep else 1), []).extend(cell.scores)
+    x = tuple(sorted(points))
+    told = [_percent(points[place]) for place in x]
+    mean, low, high = (tuple(t[i] for t in told) for i in range(3))
+    return Line(name, x, mean, low, high)
+
+
+def _percent(scores: Sequence[float | None]) -> tuple[float, float, float]:
+    told = [score for score in scores if score is not None]
+    mean, (low, high) = mean_interval(told)
+    return 100 * mean, 100 * low, 100 * high
+
+
+def _redundancy(result: Mapping[str, Any]) -> Chart:
+    """Return how alike the keys of every head are, a row for each layer."""
+    panels = []
+    for kind in ("visual", "text"):
+        layers = result["redundancy"][kind]
+        names = tuple(f"layer {n}" for n in range(len(layers)))
+        heads = tuple(
+            Line(
+                f"key-value head {h}",
+                tuple(layer[h] for layer in layers),
+                tuple(float(n) for n in range(len(layers))),
+            )
+            for h in range(len(layers[0]))
+        )
+        panels.append(Panel(f"{kind} tokens", "mean cosine of two keys", "", heads, names))
+    return Chart(
+        f"How alike keys are, mean of {result['setting']['prompts']} prompts", tuple(panels)
+    )
+
+
+def _coverage(cover: Mapping[str, Any]) -> Chart:
+    """Return a panel for each method: all visual keys of one head, and those it keeps."""
+    points = cover["points"]
+    panels = []
+    for name, kept in cover["kept"].items():
+        some = [points[i] for i in kept]
+        lines = tuple(
+            Line(label, tuple(x for x, _ in part), tuple(y for _, y in part), loose=True)
+            for label, part in (("visual keys", points), ("kept", some))
+        )
+        panels.append(
+            Panel(f"{name}: {len(some)} of {len(points)}", "first axis", "second axis", lines)
+        )
+    title = (
+        f"Visual keys of layer {cover['layer']}, key-value head {cover['head']}, in the plane of "
+        f"their two main axes ({cover['variance']:.0%} of the variance)"
+    )
+    return Chart(title, tuple(panels))
+
+
+def _budgets(budgets: Mapping[str, Sequence[float]]) -> Chart:
+    """Return the visual tokens that each layer keeps, a line for each method."""
+    lines = tuple(
+        Line(name, tuple(float(n) for n in range(len(layers))), tuple(layers))
+        for name, layers in budgets.items()
+    )
+    panel = Panel("", "layer", "visual tokens kept", lines)
+    return Chart(f"Layer budgets where {KEEP:.0%} are kept", (panel,))
+
+
+def _attention(shares: Mapping[str, Sequence[float]]) -> Chart:
+    """Return the shares of attention by layer, a panel for the question and one for the answer."""
+    panels = []
+    for rows in ("question", "answer"):
+        lines = tuple(
+            Line(
+                name.removeprefix(f"{rows} "),
+                tuple(float(n) for n in range(len(layers))),
+                tuple(100 * share for share in layers),
+            )
+            for name, layers in shares.items()
+            if name.startswith(rows)
+        )
+        panels.append(Panel(f"rows of the {rows}", "layer", "share of attention, %", lines))
+    return Chart("What is looked at, by layer", tuple(panels))
