@@ -3,6 +3,7 @@
 import pytest
 import torch
 from lmms_eval.models import get_model
+from loguru import logger
 from transformers import LlavaForConditionalGeneration
 
 import foveate
@@ -25,6 +26,15 @@ def prompts(monkeypatch):
 
     monkeypatch.setattr(LlavaForConditionalGeneration, "generate", noted)
     return seen
+
+
+@pytest.fixture
+def told():
+    """What has been logged."""
+    lines = []
+    number = logger.add(lines.append)
+    yield lambda: "".join(lines)
+    logger.remove(number)
 
 
 @pytest.fixture
@@ -113,6 +123,53 @@ def test_a_cache_of_its_own_is_refused(evaluate, stock, monkeypatch):
     monkeypatch.setattr(kind, "generate_until", cached)
     with pytest.raises(CacheError, match="brought a cache of its own"):
         evaluate("foveate_wrap", f"base=llava_hf,{stock},method=snapkv", limit=1)
+
+
+def in_pairs(ahead):
+    """A generate_until that answers two requests at once, and may read all documents first."""
+
+    def ask(self, requests):
+        if ahead:
+            for number, task, split in (request.args[-3:] for request in requests):
+                self.task_dict[task][split][number]
+        for start in range(0, len(requests), 2):
+            keys = [request.args[-3:] for request in requests[start : start + 2]]
+            docs = [self.task_dict[task][split][number] for number, task, split in keys]
+            texts = [f"<image> {doc['question']}" for doc in docs]
+            pictures = [[doc["image"]] for doc in docs]
+            inputs = self._image_processor(
+                images=pictures, text=texts, padding=True, return_tensors="pt"
+            )
+            self.model.generate(**inputs, max_new_tokens=3)
+        return ["7"] * len(requests)
+
+    return ask
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_batches_share_what_they_held(evaluate, stock, monkeypatch, ahead):
+    monkeypatch.setattr(get_model("llava_hf"), "generate_until", in_pairs(ahead))
+    arguments = f"base=llava_hf,{stock},method=snapkv,keep=0.25"
+    model = get_model("foveate_wrap").create_from_arg_string(arguments, {})
+    samples = evaluate(model, "", limit=5)["samples"]["foveate_lookup"]
+    held = [sample["token_counts"][0] for sample in samples]
+    assert model.compression.tally.calls == 3
+    if ahead:  # the first call cannot tell whose rows these are
+        assert held[:2] == [None, None]
+    else:
+        assert held[0] == held[1] and held[2] == held[3]
+        stored = sum(one["cache_bytes"] for one in held)
+        assert stored == pytest.approx(model.compression.tally.bytes_stored, abs=len(held))
+        assert sum(one["visual_tokens"] for one in held) == model.compression.tally.visual
+
+
+def test_answers_without_the_model_are_told_of(evaluate, stock, monkeypatch, told):
+    ask = in_pairs(ahead=False)
+    monkeypatch.setattr(
+        get_model("llava_hf"), "generate_until", lambda self, r: [*ask(self, r[:2]), "", ""]
+    )
+    evaluate("foveate_wrap", f"base=llava_hf,{stock},method=snapkv", limit=4)
+    assert "only 2 of 4 answers were generated" in told()
 
 
 def test_model_is_left_as_it_was(evaluate, stock):
