@@ -158,7 +158,7 @@ def _scales(axes: Axes, panel: Panel) -> None:
     places = sorted({x for line in panel.lines for x in line.x})
     if panel.names or not places:
         return
-    if "x" in panel.log and len(places) < 7:
+    if "x" in panel.log and len(places) < 9:
         axes.set_xticks(places, [f"{place:,.0f}" for place in places])
         axes.set_xticks([], minor=True)
     elif all(place == round(place) for place in places):

@@ -138,7 +138,7 @@ def command(
             grid,
             partial(models.load, model, dtype, device, attn),
             path,
-            setting=Setting(batch, storage, quantized, fidelity),
+            setting=Setting(batch, storage, quantized, fidelity or asked.fidelity),
             workers=workers,
             retry_failed=retry_failed,
             on_progress=lambda now: meter(now.done, now.total, _doing(now)),

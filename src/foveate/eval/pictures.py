@@ -7,6 +7,7 @@ from typing import Any
 
 from foveate.bench.subject import Chart, Line, Panel
 from foveate.eval import printed
+from foveate.eval.compared import joined, mean
 from foveate.eval.entry import FULL
 from foveate.eval.looks import KEEP, Looks
 from foveate.eval.results import Scored, scored
@@ -24,7 +25,7 @@ def charts(result: Mapping[str, Any]) -> dict[str, Chart]:
     """Return the charts of an evaluation's JSON by what is added to its name, perhaps none."""
     if result["study"] != PICTURES:
         drawn = study(result["study"])
-        return {"": _scores(drawn, scored(result))} if drawn.picture else {}
+        return {"": _curves(drawn, scored(result))} if drawn.picture else {}
     return {
         "-redundancy": _redundancy(result),
         "-coverage": _coverage(result["coverage"]),
@@ -77,44 +78,54 @@ def tables(
     }
 
 
-def _scores(drawn: Study, cells: Sequence[Scored]) -> Chart:
-    """Return a panel for each family, and a line over the budgets for each method."""
+def _curves(drawn: Study, cells: Sequence[Scored]) -> Chart:
+    """Return a panel for each task, and a line over the budgets for each method."""
     places = all(isinstance(keep, int) for keep in drawn.keeps)
     panels = []
     for task in drawn.tasks:
         here = [cell for cell in cells if cell.cell.task == task]
-        found = (_line(name, here) for name in drawn.picture)
+        lines = tuple(_line(name, here, drawn.draws) for name in drawn.picture)
         full = [score for c in here if c.cell.entry == FULL.label for score in c.scores]
+        rules = {"full cache": _percent(full)[0]} if full and drawn.draws == "score" else {}
         panels.append(
             Panel(
                 task,
                 "place in the order" if places else "kept, %",
-                "score, %",
-                tuple(line for line in found if line.x),
-                rules={"full cache": _percent(full)[0]} if full else {},
+                "score, %" if drawn.draws == "score" else drawn.draws,
+                tuple(line for line in lines if line.x),
+                rules=rules,
                 log="x",
             )
         )
-    return Chart(drawn.answers, tuple(panels))
+    return Chart(drawn.answers, tuple(panel for panel in panels if panel.lines))
 
 
-def _line(name: str, cells: Sequence[Scored]) -> Line:
-    """Return one method's scores with their intervals."""
-    points: dict[float, list[float | None]] = {}
+def _line(name: str, cells: Sequence[Scored], draws: str) -> Line:
+    """Return one method's scores with their intervals, or one of its measures."""
+    mine: dict[float, list[Scored]] = {}
     for cell in cells:
         if cell.cell.entry == name:
-            keep = cell.cell.keep
-            points.setdefault(float(keep) * (100 if "." in keep else 1), []).extend(cell.scores)
-    x = tuple(sorted(points))
-    told = [_percent(points[place]) for place in x]
-    mean, low, high = (tuple(t[i] for t in told) for i in range(3))
-    return Line(name, x, mean, low, high)
+            mine.setdefault(_place(cell), []).append(cell)
+    if draws != "score":
+        told = {place: [cell.shown(draws) for cell in mine[place]] for place in sorted(mine)}
+        known = {place: mean(some) for place, some in told.items() if None not in some}
+        return Line(name, tuple(known), tuple(known.values()))
+    x = tuple(sorted(mine))
+    found = [_percent(joined(mine[place])) for place in x]
+    middle, low, high = (tuple(values[i] for values in found) for i in range(3))
+    return Line(name, x, middle, low, high)
+
+
+def _place(cell: Scored) -> float:
+    """Return where on its axis a budget is: shares in percent, numbers as they are."""
+    keep = cell.cell.keep
+    return float(keep) * (100 if "." in keep else 1)
 
 
 def _percent(scores: Sequence[float | None]) -> tuple[float, float, float]:
     told = [score for score in scores if score is not None]
-    mean, (low, high) = mean_interval(told)
-    return 100 * mean, 100 * low, 100 * high
+    middle, (low, high) = mean_interval(told)
+    return 100 * middle, 100 * low, 100 * high
 
 
 def _redundancy(result: Mapping[str, Any]) -> Chart:

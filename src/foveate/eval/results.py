@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from statistics import fmean
 from typing import Any
 
@@ -32,6 +33,10 @@ class Scored:
     def failed(self) -> int:
         """Return how many samples have no answer."""
         return sum(score is None for score in self.scores)
+
+    def shown(self, what: str) -> float | None:
+        """Return what is stored ("kept", "bytes"), or the mean of a measure, if there is one."""
+        return {**self.measures, "kept": self.kept, "bytes": self.bytes}.get(what)
 
 
 def summary(study: str, log: Log) -> dict[str, Any]:
@@ -87,11 +92,7 @@ def _cell(cell: Cell, records: Sequence[Record]) -> dict[str, Any]:
     answered = [record for record in records if record.score is not None]
     full = sum(record.bytes_full for record in answered)
     stored = sum(record.bytes_stored for record in answered)
-    names = {name for record in answered for name in record.measures}
-    measures = {
-        name: round(fmean(r.measures[name] for r in answered if name in r.measures), 5)
-        for name in sorted(names)
-    }
+    measures = _measures(answered)
     return {
         **vars(cell),
         "n": len(records),
@@ -101,6 +102,13 @@ def _cell(cell: Cell, records: Sequence[Record]) -> dict[str, Any]:
         **({"measures": measures} if measures else {}),
         "scores": _packed([record.score for record in records]),
     }
+
+
+def _measures(records: Sequence[Record]) -> dict[str, float]:
+    """Return the mean of every measure, without those that are endless, which JSON cannot say."""
+    names = sorted({name for record in records for name in record.measures})
+    means = {name: fmean(r.measures[name] for r in records if name in r.measures) for name in names}
+    return {name: round(mean, 5) for name, mean in means.items() if isfinite(mean)}
 
 
 def _packed(scores: Sequence[float | None]) -> str | list[float | None]:

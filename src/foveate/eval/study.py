@@ -30,7 +30,7 @@ class Layout:
     title: str
     rows: tuple[Axis, ...] = ("entry",)
     columns: tuple[Axis, ...] = ("task", "keep")
-    shows: Literal["score", "kept", "bytes"] = "score"
+    shows: str = "score"  # or "kept", "bytes", or a measure of fidelity such as "kl"
     keeps: tuple[Keep, ...] = ()  # all if none is named; likewise the next two
     families: tuple[str, ...] = ()
     entries: tuple[str, ...] = ()
@@ -55,7 +55,8 @@ class Study:
     """Tasks, methods and budgets that answer one question, and how the answer is shown.
 
     Marks in tables compare with the entry `reference` at the same budget. `picture` names entries
-    whose scores are drawn over the budget.
+    that are drawn over the budget, their scores or the measure that `draws` names. `fidelity` says
+    that it is measured, too.
     """
 
     name: str
@@ -64,11 +65,13 @@ class Study:
     entries: tuple[Entry, ...]
     keeps: tuple[Keep, ...]
     layouts: tuple[Layout, ...]
-    number: int = 300
+    number: int = 200
     seeds: tuple[int, ...] = (0,)
     reference: str = "snapkv"
     printed: tuple[Printed, ...] = ()
     picture: tuple[str, ...] = ()
+    draws: str = "score"
+    fidelity: bool = False
 
     def grid(self, number: int | None = None) -> Grid:
         """Return what is to be run, with so many samples of each task; the study's own if None."""

@@ -21,7 +21,7 @@ TOGETHER = "all"
 HEADS: Mapping[Axis, str] = {
     "entry": "method",
     "setting": "setting",
-    "host": "host",
+    "host": "method",
     "task": "task",
     "family": "task",
     "tokens": "visual tokens",
@@ -184,8 +184,10 @@ class _Sheet:
         if not found:
             return ""
         if self.layout.shows != "score":
-            values = [getattr(cell, self.layout.shows) for cell in found]
-            return f"{sum(values) / len(values):.3f}"
+            values = [
+                value for cell in found if (value := cell.shown(self.layout.shows)) is not None
+            ]
+            return f"{mean(values):.3f}" if values else ""
         scores = joined(found)
         failed = sum(score is None for score in scores)
         told = [percent(scores)] if failed < len(scores) else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from foveate.eval import printed
 from foveate.eval.entry import Entry
 from foveate.eval.single import Single
-from foveate.eval.studies.parts import FAMILIES, tasks, visual
+from foveate.eval.studies.parts import tasks, visual
 from foveate.eval.study import Layout, Study
 
 __all__ = ["ALPHA", "BUDGET", "MERGE", "SINGLE", "SIZES", "WINDOW"]
@@ -99,9 +99,14 @@ BUDGET = Study(
 SINGLE = Study(
     name="aircache-single",
     answers="What is one visual token worth, over its place in a method's order?",
-    tasks=tasks(144, FAMILIES),
+    tasks=tasks(144, ("long", "row", "column", "reverse")),  # of one turn, where it is measured
     entries=tuple(Single(preset, {"scope": "visual"}, preset) for preset in COMPARED),
     keeps=(1, 2, 4, 8, 16, 32, 64, 128),
-    layouts=(Layout("figure-6", "Place of the token that is kept", columns=("keep",)),),
+    layouts=(
+        Layout("kl", "KL(full || one token), nats", columns=("keep",), shows="kl"),
+        Layout("figure-6", "Right answers", columns=("keep",)),
+    ),
     picture=COMPARED,
+    draws="kl",
+    fidelity=True,
 )

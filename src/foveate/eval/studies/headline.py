@@ -50,6 +50,7 @@ HEADLINE = Study(
     tasks=tasks(256, FAMILIES),
     entries=entries(),
     keeps=(0.5, 0.2, 0.1, 0.05, 0.01),
+    number=300,
     layouts=(
         Layout("all", "All families together", columns=("keep",), ordered=True),
         *(

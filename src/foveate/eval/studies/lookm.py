@@ -41,8 +41,12 @@ EXTREME = Study(
     ),
     keeps=(KEPT, 0.01),
     layouts=(
-        Layout("table-1", "20 %", columns=("task",), keeps=(KEPT,), together=True),
-        Layout("table-6", "1 %", columns=("task",), keeps=(0.01,), together=True),
+        Layout(
+            "table-1", "20 % of all tokens kept", columns=("task",), keeps=(KEPT,), together=True
+        ),
+        Layout(
+            "table-6", "1 % of all tokens kept", columns=("task",), keeps=(0.01,), together=True
+        ),
         Layout("stored", "Bytes stored / full cache", columns=("keep",), shows="bytes"),
     ),
     printed=(printed.LOOKM_1, printed.LOOKM_6),

@@ -73,12 +73,10 @@ COMPONENTS = Study(
     entries=tuple(
         component(setting, host) for setting in SETTINGS for host in ("snapkv", "adakv", "sparsemm")
     ),
-    keeps=(64, 32),
+    keeps=(64,),
     layouts=(
-        Layout(
-            "table-4", "64 tokens per head and layer", ("setting",), ("family", "host"), keeps=(64,)
-        ),
-        Layout("table-4-all", "All tasks", ("setting",), ("keep", "host")),
+        Layout("table-4", "64 tokens per head and layer", ("setting",), ("family", "host")),
+        Layout("table-4-all", "All tasks", ("setting",), ("host",)),
     ),
     reference="attention",
     printed=(printed.MIXKV_4,),
