@@ -48,6 +48,12 @@ def test_an_object_may_hold_the_rows_under_data(write):
     assert len(all_of(local_task(write({"version": 1, "data": [row()]})))) == 1
 
 
+def test_a_mark_of_byte_order_is_no_text(write):
+    path = write([row()], "data.jsonl")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert parts(local_task(path)) == ["R", "What?"]
+
+
 def test_a_folder_is_read_by_its_one_table(write, folder):
     write([{"file_name": "blue.png", "query": "Where?", "label": 3}], "metadata.jsonl")
     task = local_task(folder)

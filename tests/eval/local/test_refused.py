@@ -61,10 +61,11 @@ def test_a_folder_without_a_table_is_refused(folder):
         local_task(folder)
 
 
-def test_a_folder_with_two_tables_is_refused(write, folder):
-    write([row()], "one.json")
-    write([row()], "two-00000-of-00001.parquet")
-    with pytest.raises(InputError, match=r"several tables \(one\.json, two-.*give one of them"):
+@pytest.mark.parametrize("other", ["one.json", "val-00000-of-00002.parquet"])
+def test_a_folder_with_two_tables_is_refused(write, folder, other):
+    write([row()], other)
+    write([row()], "test-00000-of-00001.parquet")
+    with pytest.raises(InputError, match=r"holds several tables \(.*test-.*give one of them"):
         local_task(folder)
 
 
