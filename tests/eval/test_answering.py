@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -47,6 +48,10 @@ def samples():
     return {name: task(name).source.samples(6, 9)[:] for name in ("several-144", "second-144")}
 
 
+def user(*parts):
+    return Message("user", parts)
+
+
 def prompt(loaded, sample):
     return prepare_chats(loaded, [conversation(sample.turns[0])])
 
@@ -58,11 +63,12 @@ def new_cache(loaded, method):
 
 
 @EACH
-def test_a_batch_answers_like_its_rows_alone(answerer, samples, method):
-    asked = samples["several-144"]
-    assert len({sum(len(m.parts[-1]) for m in sample.turns[0]) for sample in asked}) > 2, "padded"
-    together = answerer.answers(task("several-144"), asked, method)
-    alone = [answerer.answers(task("several-144"), [sample], method)[0] for sample in asked]
+@pytest.mark.parametrize("name", ["several-144", "second-144"])
+def test_a_batch_answers_like_its_rows_alone(answerer, samples, name, method):
+    asked = samples[name]
+    assert len({sum(len(m.parts[-1]) for m in sample.turns[0]) for sample in asked}) > 1, "padded"
+    together = answerer.answers(task(name), asked, method)
+    alone = [answerer.answers(task(name), [sample], method)[0] for sample in asked]
     for one, other in zip(together, alone, strict=True):
         assert (one.said, one.prompt) == (other.said, other.prompt)
         assert one.kept == pytest.approx(other.kept)
@@ -160,10 +166,10 @@ def test_pages_come_in_the_order_of_the_conversation(loaded, answerer):
     sample = asked[0]
     (message,) = sample.turns[0]
     one, other, question = message.parts
-    alone = [prepare_chats(loaded, [conversation([Message("user", (p,))])]) for p in (one, other)]
+    alone = [prepare_chats(loaded, [conversation([user(p)])]) for p in (one, other)]
     pixels = torch.cat([inputs["pixel_values"] for inputs in alone])
     assert torch.equal(prompt(loaded, sample)["pixel_values"], pixels)
-    turned = replace(sample, turns=((Message("user", (other, one, question)),),))
+    turned = replace(sample, turns=((user(other, one, question),),))
     assert answerer.answers(built_in, [turned], None)[0].prompt != told[0].prompt
 
 
@@ -172,7 +178,7 @@ def test_a_prompt_s_digest_tells_pages_and_questions_apart(answerer, samples, tm
     page, question = asked[0].turns[0][0].parts
 
     def digest(*parts):
-        sample = Sample("one", ((Message("user", parts),),), ("1",))
+        sample = Sample("one", ((user(*parts),),), ("1",))
         return answerer.answers(task("lookup-144"), [sample], None)[0].prompt
 
     again = page.copy()
@@ -186,7 +192,7 @@ def test_a_prompt_s_digest_tells_pages_and_questions_apart(answerer, samples, tm
 def test_an_image_in_a_later_turn_is_refused(answerer, samples):
     sample = samples["second-144"][0]
     page = sample.turns[0][0].parts[0]
-    late = replace(sample, turns=(*sample.turns, (Message("user", (page, "A?")),)))
+    late = replace(sample, turns=(*sample.turns, (user(page, "A?"),)))
     with pytest.raises(InputError, match="image in a later turn"):
         answerer.answers(task("second-144"), [late], None)
 
@@ -235,24 +241,47 @@ def test_measures_hear_of_every_batch_of_one_turn(answerer, samples):
     assert len({one.measures["sum"] for one in told if one.measures}) == 3
 
 
-@pytest.mark.parametrize("template", [True, False], ids=["chat template", "no template"])
-def test_another_model_answers_in_batches(template):
+def llava(template):
     from cli.test_models import TEMPLATE, processor
 
     family = families.BY_NAME["llava-1.5"]
-    other = Loaded("llava", family.build().eval(), processor(TEMPLATE if template else None))
-    noise = [Image.effect_noise((40, 30), 90).convert("RGB") for _ in range(3)]
+    made = processor(TEMPLATE if template else None)
+    made.tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    return Loaded("llava", family.build().eval(), made)
+
+
+WHOLE = Task("any", Documents(), metric("exact"), max_new_tokens=5)
+
+
+def noise(seed):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (30, 40, 3), np.uint8))
+
+
+@pytest.mark.parametrize("template", [True, False], ids=["chat template", "no template"])
+def test_another_model_answers_in_batches(template):
+    answerer = Answerer(llava(template))
     asked = [
-        Sample("one", ((Message("user", (noise[0], " w7 w8 w9")),),), ("w4",)),
-        Sample(
-            "two", ((Message("user", (noise[1], " w9 ", noise[2], " w7 w8 w10 w11")),),), ("w4",)
-        ),
+        Sample("one", ((user(noise(0), " w7 w8 w9"),),), ("w4",)),
+        Sample("two", ((user(noise(1), " w9 ", noise(2), " w7 w8 w10 w11"),),), ("w4",)),
     ]
-    whole = Task("any", Documents(), metric("exact"), max_new_tokens=5)
     for method in (None, foveate.snapkv(keep=0.5, scope="visual")):
-        together = Answerer(other).answers(whole, asked, method)
-        alone = [Answerer(other).answers(whole, [sample], method)[0] for sample in asked]
+        together = answerer.answers(WHOLE, asked, method)
+        alone = [answerer.answers(WHOLE, [sample], method)[0] for sample in asked]
         assert [one.said for one in together] == [one.said for one in alone]
         assert [one.prompt for one in together] == [one.prompt for one in alone]
         kept = 1.0 if method is None else 0.5
         assert [one.kept for one in together] == pytest.approx([kept, kept], abs=0.04)
+
+
+def test_later_turns_of_another_model():
+    answerer, page = Answerer(llava(True)), noise(0)
+    answerer.loaded.model.generation_config.suppress_tokens = [0, 1, 2, families.IMAGE]
+    asked = [
+        Sample("one", ((user(page, "w7 w8 w9"),), (user("w12 w13"),)), ("w4",)),
+        Sample("two", ((user(page, "w9"),), (user("w14 w12 w15 w16"),)), ("w4",)),
+    ]
+    for method in (None, foveate.snapkv(keep=0.5), foveate.h2o(keep=0.5)):
+        together = answerer.answers(WHOLE, asked, method)
+        alone = [answerer.answers(WHOLE, [sample], method)[0] for sample in asked]
+        assert [one.said for one in together] == [one.said for one in alone]
+        assert [one.kept for one in together] == pytest.approx([one.kept for one in alone])

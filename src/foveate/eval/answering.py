@@ -20,11 +20,11 @@ from foveate.cli.images import open_image
 from foveate.cli.models import Loaded
 from foveate.errors import InputError
 from foveate.eval.task import Message, Part, Sample, Task
+from foveate.eval.turns import Seen, together
 from foveate.hf.kinds import visual_ids
 
 __all__ = ["Answerer", "Told", "conversation"]
 
-BY_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
 Measures = Callable[..., Sequence[Mapping[str, float]]]
 
 
@@ -72,25 +72,31 @@ class Answerer:
         row, as `foveate.eval.fidelity.Fidelities` does; later turns have none.
         """
         told: dict[int, Told] = {}
-        for rows in _groups(samples):
+        for rows in self._groups(samples, method):
             batch = _Batch(self, task, [samples[row] for row in rows], method)
             told |= zip(rows, batch.run(measures), strict=True)
         return [told[row] for row in range(len(samples))]
 
+    def _groups(self, samples: Sequence[Sample], method: Method | None) -> Iterator[list[int]]:
+        """Yield the rows of one batch after the other: as many turns, and alone where they must."""
+        by_turns: dict[int, list[int]] = {}
+        for row, sample in enumerate(samples):
+            _check(sample)
+            by_turns.setdefault(len(sample.turns), []).append(row)
+        for turns, rows in by_turns.items():
+            if turns == 1 or together(self.loaded.model, method):
+                yield rows
+            else:
+                yield from ([row] for row in rows)
 
-def _groups(samples: Sequence[Sample]) -> Iterator[list[int]]:
-    """Yield the rows of one batch after the other: those with several turns go alone."""
-    for sample in samples:
-        later = (part for turn in sample.turns[1:] for message in turn for part in message.parts)
-        if any(not isinstance(part, str) for part in later):
-            raise InputError(
-                f"sample {sample.id} has an image in a later turn, which not every model can place "
-                "there; put all images into the first turn"
-            )
-    single = [row for row, sample in enumerate(samples) if len(sample.turns) == 1]
-    if single:
-        yield single
-    yield from ([row] for row, sample in enumerate(samples) if len(sample.turns) != 1)
+
+def _check(sample: Sample) -> None:
+    later = (part for turn in sample.turns[1:] for message in turn for part in message.parts)
+    if any(not isinstance(part, str) for part in later):
+        raise InputError(
+            f"sample {sample.id} has an image in a later turn, which not every model can place "
+            "there; put all images into the first turn"
+        )
 
 
 class _Batch:
@@ -113,15 +119,15 @@ class _Batch:
     def run(self, measures: Measures | None) -> list[Told]:
         """Answer all turns; what is told of is the last."""
         said: list[str] = []
-        seen: Tensor | None = None
+        seen: Seen | None = None
         for turn in range(len(self.samples[0].turns)):
             for chat, sample in zip(self.chats, self.samples, strict=True):
                 chat += conversation(sample.turns[turn])
             inputs = prepare_chats(self.loaded, self.chats)
-            given = inputs if seen is None else _continued(inputs, seen)
+            given = inputs if seen is None else seen.followed(inputs)
             sequences, held = self._generate(given)
-            seen = sequences[:, : self.cache.get_seq_length()]
-            said = self._words(sequences[:, inputs["input_ids"].shape[1] :])
+            seen = Seen.of(self.loaded.model, given, sequences, self.cache.get_seq_length())
+            said = self._words(sequences[:, given["input_ids"].shape[1] :])
             for chat, words in zip(self.chats, said, strict=True):
                 chat.append({"role": "assistant", "content": [{"type": "text", "text": words}]})
         found: Sequence[Mapping[str, float]] = [{}] * len(said)
@@ -207,19 +213,6 @@ def _part(part: Part) -> dict[str, Any]:
         return {"type": "text", "text": part}
     image = open_image(str(part)) if isinstance(part, Path) else part
     return {"type": "image", "image": image}
-
-
-def _continued(inputs: Any, seen: Tensor) -> dict[str, Tensor]:
-    """Return the inputs of a later turn: all ids, and no images, which the cache has seen."""
-    ids = inputs["input_ids"]
-    length = seen.shape[1]
-    if ids.shape[1] <= length or not torch.equal(ids[:, :length], seen):
-        raise InputError(
-            "the conversation with the model's own answer does not begin with the tokens that the "
-            "cache has seen: this chat template writes past turns in another way than the model "
-            "was asked in; ask in one turn, or use another model"
-        )
-    return {name: inputs[name] for name in BY_TOKEN if name in inputs}
 
 
 def _digests(inputs: Any, chats: Sequence[Sequence[dict[str, Any]]]) -> list[str]:
