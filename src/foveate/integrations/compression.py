@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -90,6 +90,17 @@ class Compression:
         """Raise at once what the first call would raise about this method on this model."""
         with compress(model, self.method, **self.settings):
             pass
+
+    def refuse_likelihoods(self, requests: Iterable[Any]) -> None:
+        """Raise `InputError` for requests that no cache takes part in, unless nothing can go."""
+        if self.method.keeps_everything:
+            return
+        names = ", ".join(sorted({str(request.task_name) for request in requests}))
+        raise InputError(
+            f"{names} asks for likelihoods, which are scored in one pass over the prompt: nothing "
+            "is read from a cache, and the score would be the full model's; take tasks that "
+            "generate (generate_until), or method=full"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return method, settings and sums as plain values."""

@@ -69,23 +69,13 @@ class FoveateLM(HFLM):
         self, requests: list[Any], disable_tqdm: bool = False
     ) -> list[tuple[float, bool]]:
         """Raise `InputError`, unless the method keeps everything."""
-        self._refuse(requests)
+        self.compression.refuse_likelihoods(requests)
         return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
         """Raise `InputError`, unless the method keeps everything."""
-        self._refuse(requests)
+        self.compression.refuse_likelihoods(requests)
         return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
-
-    def _refuse(self, requests: list[Any]) -> None:
-        if self.compression.method.keeps_everything:
-            return
-        names = ", ".join(sorted({str(request.task_name) for request in requests}))
-        raise InputError(
-            f"{names} asks for likelihoods, which are scored in one pass over the prompt: nothing "
-            "is read from a cache, and the score would be the full model's. Take tasks that "
-            "generate (their output_type is generate_until), or --model hf for these"
-        )
 
     def get_model_info(self) -> dict[str, Any]:
         """Return what lm-eval writes into its results, with method, kept tokens and bytes."""

@@ -1,9 +1,12 @@
 """lm-eval's LongBench through FoveateLM says what compress and generate say by hand."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
+import lm_eval
 import pytest
 from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
@@ -118,3 +121,15 @@ def test_the_command_says_the_same(place, expected):
     said = [json.loads(line) for line in samples.read_text().splitlines()]
     said.sort(key=lambda sample: sample["doc_id"])
     assert [sample["resps"][0][0].strip() for sample in said] == expected
+
+
+def test_tasks_of_the_guide_exist():
+    page = (Path(__file__).resolve().parents[3] / "docs/harnesses.md").read_text()
+    asked = {
+        name for names in re.findall(r"--tasks (longbench\S*)", page) for name in names.split(",")
+    }
+    known = Path(lm_eval.__file__).parent / "tasks/longbench"
+    texts = [file.read_text() for file in known.glob("*.yaml")]
+    names = {name for text in texts for name in re.findall(r"^(?:task|group): (\S+)$", text, re.M)}
+    assert asked
+    assert asked <= names

@@ -17,7 +17,7 @@ from foveate.cli.answers import prepare_chats
 from foveate.cli.models import Loaded, load
 from foveate.errors import InputError
 from foveate.integrations.compression import take_apart
-from foveate.integrations.lmms_eval.watch import refuse_likelihoods, watched
+from foveate.integrations.lmms_eval.watch import watched
 
 __all__ = ["Foveate"]
 
@@ -84,7 +84,7 @@ class Foveate(lmms):
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         """Raise `InputError`: likelihoods read nothing from a cache."""
-        refuse_likelihoods(self.compression, requests)
+        self.compression.refuse_likelihoods(requests)
         raise InputError("the model foveate only generates; take foveate_wrap for likelihoods")
 
     def _answers(self, requests: Sequence[Any]) -> list[GenerationResult]:

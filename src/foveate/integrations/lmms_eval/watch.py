@@ -18,11 +18,11 @@ from lmms_eval.models.model_utils.gen_metrics import get_logged_metrics_history,
 from loguru import logger
 
 from foveate import CacheReport, Session
-from foveate.errors import CacheError, InputError
+from foveate.errors import CacheError
 from foveate.hf.support import unwrap
 from foveate.integrations.compression import Compression
 
-__all__ = ["Held", "refuse_likelihoods", "watched"]
+__all__ = ["Held", "watched"]
 
 Key = tuple[Any, ...]  # task, split and number of a document
 
@@ -136,17 +136,6 @@ def watched(
         _result(answer, watch.held.get(_key(request)))
         for request, answer in zip(requests, answers, strict=True)
     ]
-
-
-def refuse_likelihoods(compression: Compression, requests: Sequence[Any]) -> None:
-    """Raise `InputError`, unless the method keeps everything."""
-    if compression.method.keeps_everything:
-        return
-    names = ", ".join(sorted({str(request.task_name) for request in requests}))
-    raise InputError(
-        f"{names} asks for likelihoods, which are scored in one pass over the prompt: nothing is "
-        "read from a cache, and the score would be the full model's; take tasks that generate"
-    )
 
 
 def _prompt(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

@@ -12,7 +12,7 @@ from lmms_eval.utils import simple_parse_args_string
 
 from foveate.errors import InputError, nearest
 from foveate.integrations.compression import Compression, take_apart
-from foveate.integrations.lmms_eval.watch import refuse_likelihoods, watched
+from foveate.integrations.lmms_eval.watch import watched
 
 __all__ = ["Wrap"]
 
@@ -66,7 +66,7 @@ class _Compressed:
         return watched(self, self.compression, ask, requests)
 
     def loglikelihood(self, requests: Sequence[Any]) -> Any:
-        refuse_likelihoods(self.compression, requests)
+        self.compression.refuse_likelihoods(requests)
         return super().loglikelihood(requests)  # type: ignore[misc]
 
 
