@@ -51,11 +51,15 @@ def tasks() -> tuple[Task, ...]:
       from the full cache, as the first token of every answer does
     - several: lookup behind two others with their right answers, in one prompt
     - before: the question stands in front of the page and again behind it; in front alone, the
-      model, which has never seen that, answers by chance
+      model, which has never seen that, is right in 3 % at 144
     - pages2, pages4: lookup among pages, which have the same visual tokens in all; no tables on
       pages of 6 or 8 columns
     - second: the model answers a lookup, and on the cache that this left one about another part of
       the page, at least half its height away
+
+    With the full cache the model is right in 60 of 60 samples of most of them (seed 0), at 144, 256
+    and 576 visual tokens, but for reverse (98, 98, 90 %), count (83, 92, 68 %), pages2 (97 % at
+    576) and pages4 (98 % at 256, 93 % at 576).
     """
     return tuple(_task(family, tokens) for family in FAMILIES for tokens in GRIDS[1])
 
