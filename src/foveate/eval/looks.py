@@ -14,6 +14,7 @@ import foveate
 from foveate.calibration.keys import redundancy
 from foveate.cli.answers import prepare_chats
 from foveate.cli.models import Loaded
+from foveate.eval.answering import conversation
 from foveate.eval.entry import Entry
 from foveate.eval.task import Sample
 from foveate.eval.tasks import task
@@ -105,14 +106,7 @@ class Looks:
 
     def inputs(self, sample: Sample) -> Any:
         """Return the model's inputs for the first turn of a sample."""
-        parts = [
-            {"type": "text", "text": part}
-            if isinstance(part, str)
-            else {"type": "image", "image": part}
-            for message in sample.turns[0]
-            for part in message.parts
-        ]
-        return prepare_chats(self.loaded, [[{"role": "user", "content": parts}]])
+        return prepare_chats(self.loaded, [conversation(sample.turns[0])])
 
     def seen(self, sample: Sample) -> Seen:
         """Return a prompt, its keys, and how its rows and those of the answer attend."""
