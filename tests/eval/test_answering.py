@@ -197,6 +197,11 @@ def test_an_image_in_a_later_turn_is_refused(answerer, samples):
         answerer.answers(task("second-144"), [late], None)
 
 
+def test_a_sample_without_a_turn_is_refused(answerer):
+    with pytest.raises(InputError, match="sample empty has no turn"):
+        answerer.answers(WHOLE, [Sample("empty", (), ("1",))], None)
+
+
 class Forgetful:
     """A processor whose chat template leaves the model's own answers out."""
 

@@ -91,6 +91,8 @@ class Answerer:
 
 
 def _check(sample: Sample) -> None:
+    if not sample.turns:
+        raise InputError(f"sample {sample.id} has no turn; give the messages of one at least")
     later = (part for turn in sample.turns[1:] for message in turn for part in message.parts)
     if any(not isinstance(part, str) for part in later):
         raise InputError(
