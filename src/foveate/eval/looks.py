@@ -21,7 +21,7 @@ from foveate.eval.tasks import task
 from foveate.hf.kinds import visual_ids
 from foveate.types import Float
 
-__all__ = ["Looks", "divergence"]
+__all__ = ["Looks", "averaged", "divergence", "plane"]
 
 Numbers = list[float]
 KEEP = 0.1
@@ -69,13 +69,13 @@ class Looks:
         pages = [self.seen(sample) for sample in self.samples(self.task)]
         alike = [self.redundancies(page) for page in pages]
         return {
-            "redundancy": _mean_of(alike),
+            "redundancy": averaged(alike),
             "coverage": self.coverage(pages[0], alike[0]["visual"]),
             "distance": {e.label: fmean(self.distances(pages, e)) for e in COVERING},
             "budgets": {
                 e.label: _mean([self.budgets(p.inputs, e) for p in pages]) for e in SHARING
             },
-            "attention": _mean_of([dict(attended(page)) for page in pages]),
+            "attention": averaged([dict(attended(page)) for page in pages]),
         }
 
     @torch.no_grad()
@@ -237,5 +237,6 @@ def _mean(pages: Sequence[Any]) -> Any:
     return torch.round(mean, decimals=5).tolist()
 
 
-def _mean_of(pages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def averaged(pages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return lists of numbers by name, averaged over pages."""
     return {name: _mean([page[name] for page in pages]) for name in pages[0]}
