@@ -7,7 +7,7 @@ import pytest
 
 from foveate.tiny import CHECKPOINT, card, evaluate
 from foveate.tiny.documents import HELD_OUT, TRAINING
-from foveate.tiny.evaluate import Case, Sample, examples, table
+from foveate.tiny.evaluate import Answer, Case, examples, table
 
 SMALL = ["--grid", "8x8", "--number", "3", "--layout", "rows", "--skill", "lookup", "row"]
 
@@ -35,7 +35,7 @@ def test_an_evaluation_is_written_and_shown(tmp_path, monkeypatch):
 
 
 def test_the_mean_is_over_layouts():
-    right, wrong = Sample(0, "A?", "1", "1"), Sample(0, "A?", "1", "2")
+    right, wrong = Answer(0, "A?", "1", "1"), Answer(0, "A?", "1", "2")
     measured = {
         Case("lookup", "rows", (8, 8)): [right, right],
         Case("lookup", "table", (8, 8)): [right, wrong, wrong, wrong],

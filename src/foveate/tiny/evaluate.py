@@ -5,7 +5,6 @@ import json
 import platform
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -16,13 +15,19 @@ import torch
 from rich.progress import Progress
 from rich.table import Table
 
+import foveate
+from foveate import Method
+from foveate.cli.models import Loaded
+from foveate.eval.answering import Answerer
+from foveate.eval.generated import FIRST_SEED
+from foveate.eval.task import Message, Sample
+from foveate.eval.tasks import task
 from foveate.tiny import load
 from foveate.tiny.documents import Document, Question, document
 from foveate.tiny.layouts import LAYOUTS
 
-FIRST_SEED = 1_000_000
 BATCH = 32
-LONGEST = 32
+TASK = task("row-256")  # of all, the one that lets answers be longest
 INITIALS = 6
 
 
@@ -39,7 +44,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Sample:
+class Answer:
     """A question, the right answer, and what the model said."""
 
     seed: int
@@ -62,48 +67,40 @@ def examples(case: Case, number: int, pages: int) -> Iterator[tuple[int, Documen
         seed += 1
 
 
-def say(model: Any, processor: Any, asked: Sequence[tuple[int, Document, Question]]) -> list[str]:
+def answers(
+    answerer: Answerer, asked: Sequence[tuple[int, Document, Question]], method: Method | None
+) -> list[Answer]:
     """Greedy answers to single questions right after the pages, one padded batch."""
-    chats = []
-    for _, drawn, question in asked:
-        parts: list[dict[str, Any]] = [{"type": "image", "image": p} for p in drawn.pages]
-        parts.append({"type": "text", "text": question.text})
-        chats.append([{"role": "user", "content": parts}])
-    inputs = processor.apply_chat_template(
-        chats, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
-    ).to(model.device)
-    out = model.generate(**inputs, do_sample=False, max_new_tokens=LONGEST)
-    return list(processor.batch_decode(out[:, inputs["input_ids"].shape[1] :]))
+    samples = [
+        Sample(str(seed), ((Message("user", (*drawn.pages, question.text)),),), (question.answer,))
+        for seed, drawn, question in asked
+    ]
+    told = answerer.answers(TASK, samples, method)
+    return [
+        Answer(seed, question.text, question.answer, one.said)
+        for (seed, _, question), one in zip(asked, told, strict=True)
+    ]
 
 
-def measure(
-    model: Any, processor: Any, case: Case, number: int, pages: int, bar: Progress
-) -> list[Sample]:
+def measure(answerer: Answerer, case: Case, number: int, pages: int, bar: Progress) -> list[Answer]:
     """Answers of one case."""
-    import foveate
-
     asked = list(examples(case, number, pages))
-    task = bar.add_task(f"{case.skill} {case.layout} {case.method} {case.keep:g}", total=number)
-    samples = []
+    shown = bar.add_task(f"{case.skill} {case.layout} {case.method} {case.keep:g}", total=number)
+    method = None if case.method == "full" else foveate.method(case.method, keep=case.keep)
+    told: list[Answer] = []
     for start in range(0, number, BATCH):
-        some = asked[start : start + BATCH]
-        cache: Any = nullcontext()
-        if case.method != "full":
-            cache = foveate.compress(model, foveate.method(case.method, keep=case.keep))
-        with torch.no_grad(), cache:
-            said = say(model, processor, some)
-        samples += [Sample(s, q.text, q.answer, a) for (s, _, q), a in zip(some, said, strict=True)]
-        bar.advance(task, len(some))
-    bar.remove_task(task)
-    return samples
+        told += answers(answerer, asked[start : start + BATCH], method)
+        bar.update(shown, completed=len(told))
+    bar.remove_task(shown)
+    return told
 
 
-def share(samples: Sequence[Sample]) -> float:
+def share(samples: Sequence[Answer]) -> float:
     """Exact match."""
     return sum(sample.said == sample.answer for sample in samples) / len(samples)
 
 
-def result(setting: dict[str, Any], measured: dict[Case, list[Sample]]) -> dict[str, Any]:
+def result(setting: dict[str, Any], measured: dict[Case, list[Answer]]) -> dict[str, Any]:
     """The JSON of a study: setting, a row for each case, every answer, and a table of text."""
     cases = [
         {
@@ -134,10 +131,10 @@ def origin() -> dict[str, Any]:
     }
 
 
-def table(measured: dict[Case, list[Sample]]) -> dict[str, Any]:
+def table(measured: dict[Case, list[Answer]]) -> dict[str, Any]:
     """Exact match in percent: a row for skill, grid and cache, a column for each layout."""
     layouts = [name for name in LAYOUTS if any(case.layout == name for case in measured)]
-    rows: dict[tuple[str, str, str], dict[str, list[Sample]]] = {}
+    rows: dict[tuple[str, str, str], dict[str, list[Answer]]] = {}
     for case, samples in measured.items():
         cache = "full" if case.method == "full" else f"{case.method} {case.keep:.0%}"
         key = (case.skill, f"{case.grid[0]} x {case.grid[1]}", cache)
@@ -182,12 +179,12 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     args = parser.parse_args()
-    model, processor = load(args.device)
+    answerer = Answerer(Loaded("embedded", *load(args.device)))
     measured = {}
     with Progress() as bar:
         total = bar.add_task("all", total=len(cases(args)))
         for case in cases(args):
-            measured[case] = measure(model, processor, case, args.number, args.pages, bar)
+            measured[case] = measure(answerer, case, args.number, args.pages, bar)
             bar.advance(total)
     setting = {**vars(args), "first_seed": FIRST_SEED}
     del setting["output"]
