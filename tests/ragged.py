@@ -19,10 +19,11 @@ METHODS: dict[str, Any] = {
     "mixkv+sparsemm": lambda: foveate.method(
         "mixkv+sparsemm", keep=0.3, host_table="random", **WINDOW
     ),
+    "foveate": lambda: foveate.method("foveate", keep=0.3),
     "snapkv": lambda: foveate.method("snapkv", keep=0.3, **WINDOW),
     "lookm": lambda: foveate.method("lookm", keep=0.3),
 }
-BY_HEAD = ("adakv", "sparsemm", "mixkv+adakv", "mixkv+sparsemm")
+BY_HEAD = ("adakv", "foveate", "sparsemm", "mixkv+adakv", "mixkv+sparsemm")
 FAMILIES = [BY_NAME[name] for name in ("qwen2-vl", "llava-onevision", "gemma3", "llama")]
 
 _TURNS = {"num_hidden_layers": 4, "sliding_window": 9,

@@ -37,6 +37,7 @@ NAMES = {
     "compress",
     "elastic",
     "expected",
+    "foveate",
     "full",
     "h2o",
     "infinipotv",

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from foveate.budget import (
     Dense,
     HeadTable,
+    Joint,
     LayerShares,
     Level,
     PooledHeads,
@@ -61,6 +62,7 @@ def any_budget(draw, keep, N, H, depth=0):
         "Steps": lambda: Steps(keep, draw(st.floats(1, 30))),
         "LayerShares": lambda: shares(draw, keep),
         "Level": lambda: Level(keep),
+        "Joint": lambda: Joint(keep, draw(st.sampled_from([0.0, 0.1, 1.0]))),
         "HeadTable": lambda: HeadTable(
             keep,
             draw(st.sampled_from(["flat", "random", table(seed, N, H, 3 * depth)])),

@@ -81,7 +81,13 @@ def test_evicted_is_hidden_and_the_total_is_kept(family, name, scope):
 
 def is_native(name: str, scope: str) -> bool:
     """Whether all tokens are candidates."""
-    return scope == "native" and name not in ("aircache", "random", "recency", "infinipotv")
+    return scope == "native" and name not in (
+        "aircache",
+        "random",
+        "recency",
+        "infinipotv",
+        "foveate",
+    )
 
 
 @FAMILIES

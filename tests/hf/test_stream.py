@@ -30,6 +30,7 @@ METHODS = {
     "mixkv+adakv": foveate.mixkv(0.4, host="adakv", **WINDOW),
     "pyramidkv": foveate.pyramidkv(keep=0.4, beta=4, **WINDOW),
     "sparsemm": foveate.sparsemm(keep=0.4, **WINDOW),
+    "foveate": foveate.foveate(keep=0.3),
     "h2o": foveate.h2o(keep=0.4),
     "roco": foveate.roco(keep=0.4, newest=4, sinks=2),
     "infinipotv": foveate.infinipotv(keep=0.4),

@@ -28,6 +28,7 @@ METHODS = [
     named("vnorm", 0.3),
     named("keydiff", 0.3),
     named("expected", 0.3),
+    named("foveate", 0.3),
     named("infinipotv", 0.3, pooling="adaptive"),
     named("mixkv", 0.3, window=3),
     named("mixkv+adakv", 0.3, window=3, scale="paper"),

@@ -2,6 +2,7 @@
 
 from foveate.budget.dense import Dense
 from foveate.budget.heads import PooledHeads
+from foveate.budget.joint import Joint
 from foveate.budget.layers import LayerShares
 from foveate.budget.level import Level
 from foveate.budget.schedule import Pyramid, Steps, Uniform
@@ -12,6 +13,7 @@ from foveate.budget.union import Union
 __all__ = [
     "Dense",
     "HeadTable",
+    "Joint",
     "LayerShares",
     "Level",
     "PooledHeads",

@@ -13,6 +13,7 @@ from foveate.methods.baselines import full, random, recency
 from foveate.methods.cake import cake
 from foveate.methods.elastic import elastic
 from foveate.methods.expected import expected
+from foveate.methods.foveate import foveate
 from foveate.methods.h2o import h2o
 from foveate.methods.infinipotv import infinipotv
 from foveate.methods.lookm import lookm
@@ -36,6 +37,7 @@ __all__ = [
     "cake",
     "elastic",
     "expected",
+    "foveate",
     "full",
     "h2o",
     "infinipotv",
@@ -60,6 +62,7 @@ __all__ = [
 ]
 
 PRESETS: tuple[Callable[..., Method], ...] = (
+    foveate,
     aircache,
     snapkv,
     pyramidkv,

@@ -8,11 +8,14 @@ from foveate.score.expected import Expected
 from foveate.score.fluctuation import Fluctuation
 from foveate.score.grounding import Grounded
 from foveate.score.mixture import Mixed
+from foveate.score.nearby import Nearby
 from foveate.score.norms import KeyDifference, KeyNorm, ValueNorm
 from foveate.score.order import PerImage, Spread
+from foveate.score.peaks import Peaks
 from foveate.score.pool import Pooled
 from foveate.score.shifting import Shifting
 from foveate.score.statistics import Described
+from foveate.score.valued import Valued
 from foveate.score.video import Changing, Smoothed
 from foveate.score.window import AllText, LastRows, LastVisual
 
@@ -32,6 +35,8 @@ __all__ = [
     "LastRows",
     "LastVisual",
     "Mixed",
+    "Nearby",
+    "Peaks",
     "PerImage",
     "Pooled",
     "Random",
@@ -40,4 +45,5 @@ __all__ = [
     "Smoothed",
     "Spread",
     "ValueNorm",
+    "Valued",
 ]
