@@ -57,6 +57,16 @@ def test_answers_and_scores_are_our_own(evaluate, name, method, keep, batch):
     assert method == "full" or 0 < sum(scores) < NUMBER, "a task that tells nothing"
 
 
+def test_a_model_on_disk_answers_as_in_lmms_eval(evaluate, llava):
+    def said(model, arguments):
+        samples = evaluate(model, arguments, limit=3)["samples"]["foveate_lookup"]
+        return [sample["filtered_resps"] for sample in samples]
+
+    plain = said("llava_hf", f"pretrained={llava},device=cpu,device_map=cpu")
+    assert said("foveate", f"pretrained={llava},device=cpu,method=full") == plain
+    assert said("foveate", f"pretrained={llava},device=cpu,method=snapkv,keep=0.25") != plain
+
+
 @pytest.mark.parametrize(
     "arguments, error, told",
     [
