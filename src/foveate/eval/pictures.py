@@ -13,6 +13,7 @@ from foveate.eval.looks import KEEP, Looks
 from foveate.eval.results import Scored, scored
 from foveate.eval.stats import mean_interval
 from foveate.eval.study import Study, study
+from foveate.eval.tables import printed_table
 
 __all__ = ["PICTURES", "charts", "looked"]
 
@@ -57,7 +58,6 @@ def tables(
         for pair, by_task in pairs.items()
     ]
     near = sorted(measured["distance"].items(), key=lambda item: item[1])
-    print_14 = printed.AIRCACHE_14
     return {
         "table-14": {
             "title": f"Jensen-Shannon divergence of layer budgets ({prompts} prompts a task)",
@@ -69,12 +69,7 @@ def tables(
             "columns": ["method", "1 - cosine"],
             "rows": [[name, f"{value:.3f}"] for name, value in near],
         },
-        print_14.name: {
-            "title": print_14.title,
-            "source": print_14.source,
-            "columns": list(print_14.columns),
-            "rows": [list(row) for row in print_14.rows],
-        },
+        printed.AIRCACHE_14.name: printed_table(printed.AIRCACHE_14),
     }
 
 

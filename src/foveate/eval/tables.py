@@ -13,7 +13,7 @@ from foveate.eval.results import Scored, scored
 from foveate.eval.stats import paired
 from foveate.eval.study import Axis, Layout, Printed, Study
 
-__all__ = ["tables", "text_of"]
+__all__ = ["printed_table", "tables"]
 
 Key = tuple[str, ...]
 ANY = ""  # in a key: whatever the name is
@@ -33,10 +33,11 @@ def tables(study: Study, result: Mapping[str, Any]) -> dict[str, dict[str, Any]]
     """Return every table of a study by name: `title`, `columns`, `rows`, perhaps `source`."""
     cells = scored(result)
     made = {layout.name: _Sheet(study, layout, cells).table() for layout in study.layouts}
-    return made | {printed.name: _printed(printed) for printed in study.printed}
+    return made | {printed.name: printed_table(printed) for printed in study.printed}
 
 
-def _printed(printed: Printed) -> dict[str, Any]:
+def printed_table(printed: Printed) -> dict[str, Any]:
+    """Return what a paper prints as a table with its own source."""
     return {
         "title": printed.title,
         "source": printed.source,
