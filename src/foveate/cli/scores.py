@@ -37,7 +37,7 @@ def show(study: Study, grid: Grid, log: Log) -> None:
         cells = [cell for cell in result["cells"] if cell["task"] in one.tasks]
         for made in tables(one, {**result, "cells": cells}).values():
             screen.print(made["title"], style="bold", soft_wrap=True, markup=False)
-            screen.print(_table(made["columns"], made["rows"]))
+            screen.print(_table(*_upright(made["columns"], made["rows"])))
     found = outcomes(scored(result), study.reference)
     if any(one.measures for one in found):
         screen.print("How closely the full cache is followed", style="bold")
@@ -83,10 +83,18 @@ def _by_family(study: Study, grid: Grid) -> Iterator[Study]:
         yield replace(study, layouts=(stored,))
 
 
+def _upright(columns: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    """Return a table, on its side if it would be wider than long, as screens are narrow."""
+    if len(columns) <= max(len(rows) + 1, 9):
+        return columns, rows
+    columns, *rows = map(list, zip(columns, *rows, strict=True))
+    return columns, rows
+
+
 def _table(columns: list[str], rows: list[list[str]]) -> Table:
     """Return a table whose numbers stand at the right."""
     table = Table()
-    words = {"method", "task", "setting", "host", "visual tokens"}
+    words = {"method", "task", "setting", "window", "layers", "visual tokens"}
     for heading in columns:
         table.add_column(heading, justify="left" if heading in words else "right")
     for row in rows:
