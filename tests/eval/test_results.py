@@ -182,6 +182,14 @@ def test_names_that_no_axis_has_are_taken_together():
     assert row[1] == f"{100 * mean:.1f} ±{50 * (high - low):.1f}"
 
 
+def test_methods_that_some_tasks_were_not_asked_of_have_no_mean_over_tasks():
+    found = [r for r in records() if (r.cell.entry, r.cell.task) != ("h2o", TASKS[2])]
+    table = shown(found, together=True)
+    row = next(row for row in table["rows"] if row[0] == "h2o")
+    assert all(row[1:7]) and row[7:] == [""] * 6
+    assert all(all(other[1:]) for other in table["rows"] if other is not row)
+
+
 def test_all_tasks_together_are_more_columns():
     table = shown(together=True)
     alone = shown(columns=("keep",))

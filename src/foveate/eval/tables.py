@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
@@ -77,6 +77,7 @@ class _Sheet:
     study: Study
     layout: Layout
     cells: Sequence[Scored]
+    _tasks: dict[frozenset[tuple[Axis, str]], set[tuple[str, int]]] = field(default_factory=dict)
 
     def table(self) -> dict[str, Any]:
         """Return columns and rows as text."""
@@ -169,9 +170,17 @@ class _Sheet:
         return named
 
     def at(self, down: Key, across: Key) -> list[Scored]:
-        """Return the cells that both keys mean."""
+        """Return the cells that both keys mean, none if some of their tasks were not asked yet."""
         wanted = [*zip((*self.layout.rows, *self.layout.columns), (*down, *across), strict=True)]
-        return [cell for cell in self.shown if _fits(cell, wanted)]
+        found = [cell for cell in self.shown if _fits(cell, wanted)]
+        asked = frozenset(pair for pair in wanted if pair[0] in ("task", "family", "tokens"))
+        return found if {_asked(cell) for cell in found} == self.tasks(asked) else []
+
+    def tasks(self, wanted: frozenset[tuple[Axis, str]]) -> set[tuple[str, int]]:
+        """Return tasks and seeds that are shown and have these names."""
+        if wanted not in self._tasks:
+            self._tasks[wanted] = {_asked(c) for c in self.shown if _fits(c, [*wanted])}
+        return self._tasks[wanted]
 
     def worth(self, down: Key, across: Iterable[Key]) -> float:
         """Return what rows are ordered by, the full cache first."""
@@ -212,6 +221,10 @@ class _Sheet:
         difference, (low, high), _ = paired(mine, theirs, SEED)
         told = f"{100 * difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
         return " ".join(part for part in (told, arrow(mine, theirs)) if part)
+
+
+def _asked(cell: Scored) -> tuple[str, int]:
+    return cell.cell.task, cell.cell.seed
 
 
 def _fits(cell: Scored, wanted: Sequence[tuple[Axis, str]]) -> bool:
