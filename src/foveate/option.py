@@ -95,6 +95,8 @@ def plain_keep(keep: object) -> float | int:
         "give a float above 0 and up to 1.0 (the share of the candidate tokens that is kept) "
         "or an int of at least 1 (tokens per head and layer)"
     )
+    if isinstance(keep, str):
+        advice += "; foveate.method(name, keep='auto', mass=0.95) takes as many as that needs"
     if isinstance(keep, bool) or not isinstance(keep, Real):
         raise MethodError(f"keep={keep!r} is a {type(keep).__name__}, not a number; {advice}")
     if isinstance(keep, Integral):

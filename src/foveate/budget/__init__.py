@@ -5,6 +5,7 @@ from foveate.budget.heads import PooledHeads
 from foveate.budget.joint import Joint
 from foveate.budget.layers import LayerShares
 from foveate.budget.level import Level
+from foveate.budget.reach import Reach
 from foveate.budget.schedule import Pyramid, Steps, Uniform
 from foveate.budget.sizes import Sizes
 from foveate.budget.table import HeadTable
@@ -18,6 +19,7 @@ __all__ = [
     "Level",
     "PooledHeads",
     "Pyramid",
+    "Reach",
     "Sizes",
     "Steps",
     "Uniform",

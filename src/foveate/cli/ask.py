@@ -22,8 +22,8 @@ Keep = Annotated[
     str | None,
     typer.Option(
         "--keep",
-        help="Share kept, such as 0.1, or tokens per head and layer, such as 64; the method's own "
-        "default if not given.",
+        help="Share kept, such as 0.1, tokens per head and layer, such as 64, or auto (--option "
+        "mass=0.95); the method's own default if not given.",
     ),
 ]
 Options = Annotated[

@@ -74,7 +74,10 @@ def _keep(what: str, keep: str | None) -> float | int | None:
     from foveate.errors import InputError
 
     if what == "sizes":
-        return parse_keep(keep or "0.1")
+        budget = parse_keep(keep or "0.1")
+        if isinstance(budget, str):
+            raise InputError(f"--keep {budget} has no sizes to measure; give a share such as 0.1")
+        return budget
     if keep is not None:
         raise InputError(f"--keep {keep} came for redundancy, which has no budget; leave it out")
     return None

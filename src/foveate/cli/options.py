@@ -12,20 +12,22 @@ from foveate.eval.entry import Entry
 T = TypeVar("T")
 
 
-def parse_keep(text: str) -> float | int:
-    """Return a share as float, or a number of tokens as int.
+def parse_keep(text: str) -> float | int | str:
+    """Return a share as float, a number of tokens as int, or the word "auto".
 
-    >>> parse_keep("0.1"), parse_keep("64")
-    (0.1, 64)
+    >>> parse_keep("0.1"), parse_keep("64"), parse_keep("auto")
+    (0.1, 64, 'auto')
     """
+    if text == "auto":
+        return text
     for read in (int, float):
         try:
             return read(text)
         except ValueError:
             continue
     raise InputError(
-        f"--keep {text!r} is not a number; give a share of the tokens such as 0.1, or whole tokens "
-        "per head and layer such as 64"
+        f"--keep {text!r} is not a number; give a share of the tokens such as 0.1, whole tokens "
+        "per head and layer such as 64, or auto (with --option mass=0.95)"
     )
 
 

@@ -9,6 +9,7 @@ from foveate.errors import MethodError, nearest
 from foveate.method import Method
 from foveate.methods.adakv import adakv
 from foveate.methods.aircache import aircache
+from foveate.methods.auto import AUTO, until, weighs
 from foveate.methods.baselines import full, random, recency
 from foveate.methods.cake import cake
 from foveate.methods.elastic import elastic
@@ -90,12 +91,17 @@ PRESETS: tuple[Callable[..., Method], ...] = (
 )
 
 
-def method(name: str, keep: float | int | None = None, **options: Any) -> Method:
+def method(name: str, keep: float | int | str | None = None, **options: Any) -> Method:
     """Return the method of that name; without `keep`, with the preset's own default.
 
-    "mixkv+adakv" is mixkv with the host adakv. Raises `MethodError` for an unknown name, option or
-    value.
+    "mixkv+adakv" is mixkv with the host adakv. `keep="auto"` takes as many tokens as hold the share
+    `mass` (0.95) of the scores that `over` says ("layer"), in place of the preset's own budget; its
+    scores have to be attention. Raises `MethodError` for an unknown name, option or value.
     """
+    if keep == AUTO and name != "foveate":
+        mass, over = options.pop("mass", 0.95), options.pop("over", "layer")
+        takers = [p.__name__ for p in PRESETS if p is foveate or weighs(p().score)]
+        return until(name, method(name, **options), mass, over, takers)
     known = {preset.__name__: preset for preset in PRESETS}
     if isinstance(name, str) and name.partition("+")[0] in known and "+" in name:
         name, options = with_host(name, options, known)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from foveate.budget import Joint
-from foveate.method import Method
+from typing import Literal
+
+from foveate.budget import Joint, Reach
+from foveate.method import Budget, Method
 from foveate.methods.accounting import ScopeName, scope_named
+from foveate.methods.auto import AUTO
 from foveate.methods.paper import paper
 from foveate.methods.window import rows_of
 from foveate.reduce import Evict
@@ -16,8 +19,10 @@ __all__ = ["foveate"]
 
 @paper("Foveate's own preset, made of the parts of other methods")
 def foveate(
-    keep: float | int = 0.1,
+    keep: float | int | Literal["auto"] = 0.1,
     *,
+    mass: float = 0.95,
+    over: Literal["layer", "head", "model"] = "layer",
     fade: float = 0.5,
     before: int = 2,
     after: int = 5,
@@ -41,6 +46,10 @@ def foveate(
     (`scope="unified"`: all tokens count and may go). An int is tokens per head and layer on
     average.
 
+    `keep="auto"`: the fewest tokens, in the order of their worth, that hold the share `mass` of
+    `sum_i w[i] a[i, j]` over all visual tokens: in every layer, whose heads are in one line
+    (`over="layer"`), in every head, or in one line over the whole model.
+
     Squares make heads that look sharply at the image count, in every prompt anew, where SparseMM
     needs a table measured on one model; answers are read on to the right of what the question
     finds, in its line, which `before` and `after` say (exchange them for scripts that run to the
@@ -51,11 +60,15 @@ def foveate(
     There is none. A prompt without text behind its image is observed by its last 32 visual tokens.
     Where the grid of an image is not known, its tokens are one row, and `far` concerns nothing.
     """
-    score = Nearby(Peaks(rows_of(window, "text"), fade), before, after, far)
+    auto = keep == AUTO
+    reach = Reach(mass, over)
+    joint = Joint(0.1 if auto else keep, alpha)  # type: ignore[arg-type]  # a word is refused there
+    budget: Budget = reach if auto else joint
+    score = Peaks(rows_of(window, "text"), fade, mass=auto)
     return Method(
         scope_named(scope),
-        Valued(score, values),
-        Joint(keep, alpha),
+        Valued(Nearby(score, before, after, far), values),
+        budget,
         Evict(),
         AfterPrefill(),
     )
