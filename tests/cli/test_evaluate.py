@@ -121,13 +121,14 @@ def test_options_make_methods_of_their_own(run, untrained, log):
 
 def test_files_of_ones_own_are_a_task(run, untrained, page, log, tmp_path):
     table = tmp_path / "pages.jsonl"
-    rows = [{"image": page, "question": f"what is {key}", "answer": "x"} for key in "ABC"]
+    rows = [{"image": page, "question": f"{key}?", "answer": "x"} for key in "ABC"]
     table.write_text("\n".join(map(json.dumps, rows)))
     words = ("--data", table, "--methods", "random", "--keep", "0.5", "--metric", "anls")
     done = run("eval", *words, "--max-new-tokens", "4", "--out", log, "--json")
     assert done.code == 0, done.err
     full, random = json.loads(done.out)["outcomes"]
     assert (full["task"], full["n"], random["n"]) == ("pages", 3, 3)
+    assert full["failed"] == random["failed"] == 0
     assert "anls" in json.loads(done.out)["tasks"]["pages"]
 
 

@@ -117,8 +117,11 @@ def command(
         _list()
         return
     from foveate.cli import models, scores
+    from foveate.errors import InputError
     from foveate.eval.grid import Setting, run
 
+    if retry_failed and out is None and study is None:
+        raise InputError("--retry-failed goes on with a log; give it with --out")
     own = {"shape": shape, "metric": metric, "prompt": prompt, "max_new_tokens": max_new_tokens}
     chosen: dict[str, Any] = {
         "TASK": names,
@@ -148,6 +151,8 @@ def command(
     else:
         scores.show(asked, grid, log)
         console.out().print(f"log: {path}", soft_wrap=True)
+    if not scores.has_score(grid, log):
+        raise typer.Exit(console.FAILED)
 
 
 def _doing(now: Any) -> str:

@@ -7,17 +7,20 @@ from typing import Any
 from rich.table import Table
 
 from foveate.cli import console
+from foveate.eval.entry import FULL
 from foveate.eval.grid import Grid
 from foveate.eval.log import Log
 from foveate.eval.outcomes import Outcome, outcomes
+from foveate.eval.record import Record
 from foveate.eval.results import scored, summary
 from foveate.eval.study import Axis, Layout, Study
 from foveate.eval.tables import tables
 
-LEGEND = (
-    "Mean score in percent ± half of the 95 % interval. ↑ ↓: better or worse than {beside} on the "
-    "samples that both answered, p < 5 % in McNemar's exact test, or in a paired bootstrap where "
-    "scores are graded; no correction for the number of tests."
+LEGEND = "Mean score in percent ± half of the 95 % interval."
+ARROWS = (
+    " ↑ ↓: better or worse than {beside} on the samples that both answered, p < 5 % in McNemar's "
+    "exact test, or in a paired bootstrap where scores are graded; no correction for the number of "
+    "tests."
 )
 
 
@@ -42,12 +45,9 @@ def show(study: Study, grid: Grid, log: Log) -> None:
     if any(one.measures for one in found):
         screen.print("How closely the full cache is followed", style="bold")
         screen.print(_measured(found))
-    screen.print(LEGEND.format(beside=study.reference))
-    if failed := sum(one.failed for one in found):
-        screen.print(
-            f"Failed: {failed}, without a score; the log has the tracebacks, and --retry-failed "
-            "does these samples again."
-        )
+    compared = any(one.over != FULL.label for each in found for one in each.comparisons)
+    screen.print(LEGEND + (ARROWS.format(beside=study.reference) if compared else ""))
+    _tell_failed(sum(one.failed for one in found), grid, log)
     commits = dict.fromkeys(run.commit for run in log.runs)
     if len(commits) > 1:
         console.err().print(
@@ -56,12 +56,32 @@ def show(study: Study, grid: Grid, log: Log) -> None:
         )
 
 
+def has_score(grid: Grid, log: Log) -> bool:
+    """Return whether any sample of the grid was answered and judged."""
+    return any(one.score is not None for one in _records(grid, log))
+
+
+def _records(grid: Grid, log: Log) -> tuple[Record, ...]:
+    """Return those records of the log that are of this grid."""
+    cells = set(grid.cells())
+    return tuple(one for one in log.records if one.cell in cells)
+
+
+def _tell_failed(failed: int, grid: Grid, log: Log) -> None:
+    """Print how many samples failed, and what the first of them died of."""
+    errors = (one.error for one in _records(grid, log) if one.error)
+    if failed:
+        why = next(errors, "").strip().splitlines()[-1:]
+        console.out().print(
+            f"Failed: {failed}, without a score; the log has the tracebacks, and --retry-failed "
+            f"does these samples again. The first: {''.join(why)}",
+            markup=False,
+        )
+
+
 def _summary(study: Study, grid: Grid, log: Log) -> dict[str, Any]:
     """Return the summary of those records of the log that are of this grid."""
-    cells = set(grid.cells())
-    return summary(
-        study.name, Log(log.runs, tuple(one for one in log.records if one.cell in cells))
-    )
+    return summary(study.name, Log(log.runs, _records(grid, log)))
 
 
 def _by_family(study: Study, grid: Grid) -> Iterator[Study]:

@@ -1,0 +1,39 @@
+"""What `foveate eval` says below its tables: how to read them, and what failed."""
+
+import pytest
+
+from foveate.eval.unit import Desk
+
+SMALL = ("lookup-144", "--number", "2", "--keep", "0.5", "--device", "cpu")
+
+
+@pytest.fixture
+def eval(run, untrained, tmp_path):
+    """Score methods on two samples with an untrained model."""
+    return lambda methods: run("eval", *SMALL, "--methods", methods, "--out", tmp_path / "log")
+
+
+@pytest.mark.parametrize(("methods", "has_arrows"), [("snapkv,random", True), ("random", False)])
+def test_arrows_are_explained_where_there_is_something_to_compare_with(eval, methods, has_arrows):
+    done = eval(methods)
+    assert done.code == 0 and "95 % interval" in done.out
+    assert ("better or worse than snapkv" in done.out) == has_arrows
+
+
+def test_a_run_without_any_answer_says_why_and_fails(eval, monkeypatch):
+    def answered(self, cell, samples):
+        raise MemoryError(f"no room for [{samples[0].id}]")
+
+    monkeypatch.setattr(Desk, "_answered", answered)
+    done = eval("random")
+    assert done.code == 1 and "Failed: 4, without a score" in done.out
+    assert "The first: MemoryError: no room for [rows-1000000]" in " ".join(done.out.split())
+
+
+def test_failed_samples_are_done_again_in_a_log_that_is_named(
+    run, untrained, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    done = run("eval", *SMALL, "--retry-failed")
+    assert (done.code, done.out) == (2, "") and "give it with --out" in done.err
+    assert not list(tmp_path.iterdir())
