@@ -107,6 +107,15 @@ def test_a_finished_grid_needs_no_model(path):
     assert again == log
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("storage", "ragged"), ("quantized", "hqq"), ("fidelity", True)]
+)
+def test_a_finished_grid_is_not_one_of_other_settings(path, name, value):
+    rehearse(path)
+    with pytest.raises(InputError, match=f"begun with {name} .*, and now it is {value}"):
+        rehearse(path, setting=dataclasses.replace(rehearsal.setting(), **{name: value}))
+
+
 def test_progress_counts_samples_and_failures(path):
     seen = []
     grid = rehearsal.grid(facts={3: {"raises": "memory"}})

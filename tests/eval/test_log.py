@@ -250,5 +250,7 @@ def test_places_that_cannot_be_written_are_refused(tmp_path):
         Journal(tmp_path / "file" / "log.jsonl")
     with pytest.raises(InputError, match="cannot be written to"):
         Journal(tmp_path)
+    with pytest.raises(InputError, match="cannot be written to: it is no regular file"):
+        Journal("/dev/null")
     with pytest.raises(InputError, match="cannot be read: No such file"):
         read_log(tmp_path / "nowhere")

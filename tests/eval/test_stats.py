@@ -100,6 +100,12 @@ def test_equal_answers_do_not_differ():
     assert mcnemar(scores, scores) == 1.0
 
 
+@pytest.mark.parametrize(("number", "p"), [(1, 1.0), (3, 0.25), (5, 0.0625)])
+def test_few_graded_scores_prove_nothing(number, p):
+    """Resamples of equal differences never vary, however few they are."""
+    assert paired([0.9] * number + [0.4], [0.5] * number + [0.4])[2] >= p
+
+
 def test_a_clear_difference_is_seen_and_a_slight_one_is_not():
     worse = [float(i % 2) for i in range(40)]
     slightly = [float(i > 2) for i in range(40)]

@@ -104,7 +104,7 @@ def run(
     told = {f"{entry} @ {keep}": repr(method) for (entry, keep), method in methods.items()}
     work = Work(load, setting, named, methods, grid.number)
     with Journal(path) as journal:
-        journal.check(tasks, told)
+        journal.check(tasks, told, vars(setting))
         units, total = _left(work, journal, grid.cells(), retry_failed)
         done = total - sum(len(unit.indices) for unit in units)
         failed = 0 if retry_failed else _failed(journal.log, grid)

@@ -89,8 +89,12 @@ class Journal:
         """Return what the file holds."""
         return Log(tuple(self.runs), tuple(self.records.values()))
 
-    def check(self, tasks: Mapping[str, str], methods: Mapping[str, str]) -> None:
-        """Raise `InputError` if one of the tasks or methods was another when answers were given."""
+    def check(
+        self, tasks: Mapping[str, str], methods: Mapping[str, str], settings: Mapping[str, Any]
+    ) -> None:
+        """Raise `InputError` if a task, method or setting was another when answers were given."""
+        if self.runs:
+            _check_settings(self.runs[-1], settings, self.path)
         check_named(self.runs, {"tasks": tasks, "methods": methods}, self.path)
 
     def begin(self, run: Run) -> None:
@@ -147,11 +151,18 @@ def check_same(before: Sequence[Run], now: Run, path: Path) -> None:
             f"{path}: begun with {last.model} ({last.revision}), and now it is {now.model} "
             f"({now.revision}); {_ADVICE}"
         )
-    for name in FIXED:
-        old, new = last.settings.get(name), now.settings.get(name)
-        if old != new:
-            raise InputError(f"{path}: begun with {name} {old}, and now it is {new}; {_ADVICE}")
+    _check_settings(last, dict.fromkeys(FIXED) | dict(now.settings), path)
     check_named(before, {"tasks": now.tasks, "methods": now.methods}, path)
+
+
+def _check_settings(last: Run, now: Mapping[str, Any], path: Path) -> None:
+    """Raise `InputError` if a setting that answers depend on is another one now."""
+    for name in FIXED:
+        old = last.settings.get(name)
+        if name in now and now[name] != old:
+            raise InputError(
+                f"{path}: begun with {name} {old}, and now it is {now[name]}; {_ADVICE}"
+            )
 
 
 def _parsed(path: Path, data: bytes) -> tuple[Log, int]:
@@ -242,6 +253,8 @@ def _content(path: Path) -> bytes:
 def _opened(path: Path) -> IO[bytes]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise OSError(errno.EINVAL, "it is no regular file")
         return open(path, "ab", buffering=0)
     except OSError as error:
         raise InputError(

@@ -37,7 +37,9 @@ def paired(
     """Return the mean difference of paired scores, its interval, and a two-sided p-value.
 
     All are from resamples of the pairs; p is the share of them that are as far from the difference
-    as the difference is from zero, the difference itself counted as one.
+    as the difference is from zero, the difference itself counted as one. It is never below what
+    the signs of the pairs allow: a few that differ alike prove nothing, though resamples of them
+    hardly vary.
     """
     if len(scores) != len(others):
         raise InputError(f"{len(scores)} and {len(others)} scores are no pairs; give equally many")
@@ -46,7 +48,8 @@ def paired(
     means = _means(values, seed)
     far = np.abs(means - difference) >= abs(difference) - 1e-12
     p = (1 + int(far.sum())) / (1 + RESAMPLES)
-    return difference, _percentiles(means), p
+    least = 2.0 ** (1 - int(np.count_nonzero(values)))
+    return difference, _percentiles(means), min(1.0, max(p, least))
 
 
 def mcnemar(scores: Sequence[float], others: Sequence[float]) -> float:
