@@ -2,16 +2,11 @@
 
 import argparse
 import json
-import platform
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.progress import Progress
 from rich.table import Table
 
@@ -20,6 +15,7 @@ from foveate import Method
 from foveate.cli.models import Loaded
 from foveate.eval.answering import Answerer
 from foveate.eval.generated import FIRST_SEED
+from foveate.eval.origin import origin
 from foveate.eval.task import Message, Sample
 from foveate.eval.tasks import task
 from foveate.tiny import load
@@ -111,23 +107,11 @@ def result(setting: dict[str, Any], measured: dict[Case, list[Answer]]) -> dict[
         }
         for case, samples in measured.items()
     ]
-    return {**origin(), "setting": setting, "cases": cases, "table": table(measured)}
-
-
-def origin() -> dict[str, Any]:
-    """Which code, versions and machine a result comes from."""
-    words = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    here = Path(__file__).parent
-    commit = subprocess.run(words, cwd=here, capture_output=True, text=True).stdout.strip()
-    names = ("foveate", "torch", "transformers")
     return {
-        "commit": commit or "unknown",
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-        "versions": {name: version(name) for name in names},
-        "machine": {
-            "system": f"{platform.system()} {platform.machine()}",
-            "threads": torch.get_num_threads(),
-        },
+        **origin(setting["device"]),
+        "setting": setting,
+        "cases": cases,
+        "table": table(measured),
     }
 
 
