@@ -132,6 +132,27 @@ def test_files_of_ones_own_are_a_task(run, untrained, page, log, tmp_path):
     assert "anls" in json.loads(done.out)["tasks"]["pages"]
 
 
+def test_rows_of_a_file_are_not_counted_for_several_seeds(run, untrained, page, log, tmp_path):
+    table = tmp_path / "pages.json"
+    table.write_text(json.dumps([{"image": page, "question": "A?", "answer": "x"}] * 3))
+    done = run("eval", "--data", table, "--seeds", "1,2", "--out", log)
+    assert (done.code, done.out) == (2, "")
+    assert "seeds of --data draw from the same rows" in done.err
+    assert not log.exists()
+
+
+@pytest.mark.parametrize(
+    "words", [("--model", "org/other"), ("--dtype", "bfloat16"), ("--attn", "eager")]
+)
+def test_a_finished_log_is_not_shown_for_another_model(small, log, words):
+    assert small().code == 0
+    done = small(*words)
+    assert (done.code, done.out) == (2, "")
+    assert f"begun with {words[0].replace('attn', 'attention').strip('-')} " in done.err
+    assert f"now it is {words[1]}" in done.err
+    assert small("--dtype", "float32", "--attn", "sdpa").code == 0
+
+
 def test_everything_is_listed(run):
     done = run("eval", "list")
     assert done.code == 0
@@ -173,6 +194,10 @@ def test_a_study_brings_its_grid(run, untrained, monkeypatch, tmp_path):
         (["--data", "nowhere.json"], "nowhere.json"),
         (["--study", "headlines"], "there is no study 'headlines'; did you mean 'headline'"),
         (["--study", "headline", "--keep", "0.5"], "brings its own tasks and methods"),
+        (["--study", "headline", "--shape", "docvqa"], "leave out --shape"),
+        (["--study", "headline", "--max-new-tokens", "3"], "leave out --max-new-tokens"),
+        (["lookup-256", "--entry", "snapkv", "--option", "window=3"], "--option is for --methods"),
+        (["lookup-256", "--methods", ","], "--methods ',' names no method"),
         (["lookup-256", "--device", "warp"], "--device 'warp'"),
         (["lookup-256", "--storage", "sparse"], "sparse"),
     ],

@@ -119,6 +119,7 @@ def command(
     from foveate.cli import models, scores
     from foveate.errors import InputError
     from foveate.eval.grid import Setting, run
+    from foveate.eval.origin import check_asked
 
     if retry_failed and out is None and study is None:
         raise InputError("--retry-failed goes on with a log; give it with --out")
@@ -129,13 +130,14 @@ def command(
         "--entry": entry,
         "--option": option,
     }
-    chosen |= {"--keep": keep, "--data": data}
+    chosen |= {"--keep": keep, "--data": data} | {_word(name): own[name] for name in own}
     if study is None:
         asked, grid = _asked(_tasks(names, data, own), _entries(methods, entry, option), keep)
     else:
         asked, grid = _study(study, chosen)
     grid = _sized(grid, number, seeds, everything=data is not None)
     path = out or RUNS / f"{study or f'{datetime.datetime.now():%Y%m%d-%H%M%S}'}.jsonl"
+    size = path.stat().st_size if path.exists() else 0
     with console.only_stderr(), _stoppable(path), console.meter() as meter:
         log = run(
             grid,
@@ -146,6 +148,8 @@ def command(
             retry_failed=retry_failed,
             on_progress=lambda now: meter(now.done, now.total, _doing(now)),
         )
+        if path.stat().st_size == size:
+            check_asked(log, path, model, dtype, attn)
     if json:
         console.print_json({"log": str(path), **scores.told(asked, grid, log)})
     else:
@@ -162,6 +166,11 @@ def _doing(now: Any) -> str:
     return ", ".join(part for part in (cell or "loading the model", failed) if part)
 
 
+def _word(name: str) -> str:
+    """Return how an option is written on the command line."""
+    return "--" + name.replace("_", "-")
+
+
 def _tasks(names: list[str] | None, data: Path | None, own: dict[str, Any]) -> tuple[Any, ...]:
     """Return the tasks of these names, and that of the data."""
     from foveate.errors import InputError
@@ -174,8 +183,7 @@ def _tasks(names: list[str] | None, data: Path | None, own: dict[str, Any]) -> t
         return (*found, local_task(data, **own))
     for option, value in own.items():
         if value is not None:
-            word = "--" + option.replace("_", "-")
-            raise InputError(f"{word} is about files of yours; give --data, too")
+            raise InputError(f"{_word(option)} is about files of yours; give --data, too")
     if not found:
         raise InputError(
             "there is nothing to ask; give a task such as lookup-256, or --data, or --study; "
@@ -189,11 +197,16 @@ def _entries(
 ) -> tuple[Any, ...]:
     """Return the methods with their options."""
     from foveate.cli.options import parse_entry, parse_options
+    from foveate.errors import InputError
     from foveate.eval.entry import Entry
 
     if methods is None and not entries:
         methods = METHODS
     names = [name.strip() for name in (methods or "").split(",") if name.strip()]
+    if methods is not None and not names:
+        raise InputError(f"--methods {methods!r} names no method; leave it out, or give {METHODS}")
+    if option and not names:
+        raise InputError("--option is for --methods; write it into --entry, as snapkv(window=16)")
     named = (Entry(name, parse_options(name, option or [])) for name in names)
     return (*named, *map(parse_entry, entries or []))
 
@@ -226,9 +239,15 @@ def _study(name: str, chosen: dict[str, Any]) -> tuple[Any, Any]:
 def _sized(grid: Any, number: int | None, seeds: str | None, everything: bool) -> Any:
     """Return the grid with as many samples and seeds as were asked for."""
     from foveate.cli.options import several
+    from foveate.errors import InputError
 
     if seeds is not None:
         grid = replace(grid, seeds=several("--seeds", seeds, int, "1,2"))
+        if everything and len(grid.seeds) > 1:
+            raise InputError(
+                "seeds of --data draw from the same rows, which would count more than once; give "
+                "one seed"
+            )
     if number is not None or everything:
         grid = replace(grid, number=number)
     return grid

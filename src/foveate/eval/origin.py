@@ -10,8 +10,10 @@ from typing import Any
 import torch
 
 import foveate
+from foveate.errors import InputError
+from foveate.eval.log import Log
 
-__all__ = ["Identity", "origin"]
+__all__ = ["Identity", "check_asked", "origin"]
 
 
 @dataclass(frozen=True)
@@ -27,15 +29,40 @@ class Identity:
     @staticmethod
     def of(loaded: Any) -> Identity:
         """Return the identity of a loaded model."""
-        model, folder = loaded.model, Path(loaded.name).expanduser()
+        model = loaded.model
         commit = getattr(model.config, "_commit_hash", None)
         return Identity(
-            model=folder.resolve().name if folder.is_dir() else loaded.name,
+            model=_named(loaded.name),
             revision=commit or digest(model),
             dtype=str(model.dtype).removeprefix("torch."),
             device=str(model.device),
             attention=str(getattr(model.config, "_attn_implementation", None)),
         )
+
+
+def _named(name: str) -> str:
+    """Return what logs call a model of that id or folder."""
+    folder = Path(name).expanduser()
+    return folder.resolve().name if folder.is_dir() else name
+
+
+def check_asked(log: Log, path: Path, model: str | None, dtype: str, attn: str | None) -> None:
+    """Raise `InputError` if a log is of another model than that of these words, which load it.
+
+    A log to which nothing is added needs no model, so that nothing else would notice.
+    """
+    run = log.runs[-1]
+    asked = {
+        "model": (_named(model or "embedded"), run.model),
+        "dtype": (run.settings["dtype"] if dtype == "auto" else dtype, run.settings["dtype"]),
+        "attention": (attn or run.settings["attention"], run.settings["attention"]),
+    }
+    for what, (now, before) in asked.items():
+        if now != before:
+            raise InputError(
+                f"{path}: begun with {what} {before}, and now it is {now}; give what it was begun "
+                "with, or another file"
+            )
 
 
 def digest(model: torch.nn.Module) -> str:
