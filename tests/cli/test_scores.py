@@ -1,7 +1,11 @@
 """What `foveate eval` says below its tables: how to read them, and what failed."""
 
-import pytest
+import io
 
+import pytest
+from rich.console import Console
+
+from foveate.cli import console
 from foveate.eval.unit import Desk
 
 SMALL = ("lookup-144", "--number", "2", "--keep", "0.5", "--device", "cpu")
@@ -37,3 +41,12 @@ def test_failed_samples_are_done_again_in_a_log_that_is_named(
     done = run("eval", *SMALL, "--retry-failed")
     assert (done.code, done.out) == (2, "") and "give it with --out" in done.err
     assert not list(tmp_path.iterdir())
+
+
+def test_nothing_in_a_table_is_cut_off_on_a_narrow_screen(run, untrained, tmp_path, monkeypatch):
+    words = ("--methods", "random,recency", "--fidelity", "--out", tmp_path / "log")
+    run("eval", *SMALL, *words)
+    made = Console(file=io.StringIO(), width=60)
+    monkeypatch.setattr(console, "out", lambda: made)
+    run("eval", *SMALL, *words)
+    assert "perplexity full" in made.file.getvalue() and "…" not in made.file.getvalue()

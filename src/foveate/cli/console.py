@@ -145,3 +145,11 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(FAILED) from None
 
     return run
+
+
+def program(command: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Run the command of a module that is a program of its own; exit as `foveate` would."""
+    try:
+        reported(command)(*args, **kwargs)
+    except typer.Exit as stop:
+        raise SystemExit(stop.exit_code) from None

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from rich.table import Table
 
@@ -116,7 +116,8 @@ def _table(columns: list[str], rows: list[list[str]]) -> Table:
     table = Table()
     words = {"method", "task", "setting", "window", "layers", "visual tokens"}
     for heading in columns:
-        table.add_column(heading, justify="left" if heading in words else "right")
+        side: Literal["left", "right"] = "left" if heading in words else "right"
+        table.add_column(heading, justify=side, overflow="fold")
     for row in rows:
         table.add_row(*row)
     return table
@@ -131,4 +132,4 @@ def _measured(found: list[Outcome]) -> Table:
         if one.measures
     ]
     columns = ["task", "method", "kept", *(name.replace("_", " ") for name in names)]
-    return _table(columns, rows)
+    return _table(*_upright(columns, rows))

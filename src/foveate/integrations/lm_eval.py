@@ -10,7 +10,6 @@ import logging
 from typing import Any
 
 import torch
-import typer
 
 from foveate.budget import Union
 from foveate.cli import console
@@ -99,10 +98,7 @@ def main() -> None:
     """Run lm-eval's command with the model `foveate`; known errors are one message."""
     from lm_eval.__main__ import cli_evaluate
 
-    try:
-        console.reported(cli_evaluate)()
-    except typer.Exit as stop:
-        raise SystemExit(stop.exit_code) from None
+    console.program(cli_evaluate)
 
 
 if __name__ == "__main__":

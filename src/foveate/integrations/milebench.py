@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-import typer
 from rich.table import Table
 
 from foveate.cli import console
@@ -90,7 +89,6 @@ def _told(category: str, score: Score | None) -> str:
     return f"{100 * score.mean:.1f}{part}{f', {score.failed} failed' if score.failed else ''}"
 
 
-@console.reported
 def show(paths: Sequence[str]) -> None:
     """Print a table of the logs at these paths."""
     if not paths:
@@ -106,10 +104,7 @@ def show(paths: Sequence[str]) -> None:
 
 def main() -> None:
     """Run the command."""
-    try:
-        show(sys.argv[1:])
-    except typer.Exit as stop:
-        raise SystemExit(stop.exit_code) from None
+    console.program(show, sys.argv[1:])
 
 
 if __name__ == "__main__":

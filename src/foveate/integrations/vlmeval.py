@@ -15,8 +15,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from foveate.cli import console
 from foveate.cli.answers import prepare_chats
 from foveate.cli.images import open_image
@@ -171,7 +169,6 @@ def _words(text: str) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-@console.reported
 def run(words: Sequence[str]) -> None:
     """Run a program of VLMEvalKit with one more model."""
     if len(words) < 2 or not Path(words[1]).is_file():
@@ -191,10 +188,7 @@ def run(words: Sequence[str]) -> None:
 
 def main() -> None:
     """Run the command."""
-    try:
-        run(sys.argv[1:])
-    except typer.Exit as stop:
-        raise SystemExit(stop.exit_code) from None
+    console.program(run, sys.argv[1:])
 
 
 if __name__ == "__main__":
