@@ -115,6 +115,22 @@ def test_fidelity_is_measured_beside_the_score(small):
     ]  # fmt: skip
 
 
+def test_a_measure_without_end_is_not_shown_as_zero(small, log):
+    small("--fidelity", methods="random")
+    lines = log.read_text().splitlines()
+    for number, line in enumerate(lines):
+        told = json.loads(line)
+        if told.get("record", {}).get("cell", {}).get("entry") == "random":
+            told["record"]["measures"]["kl"] = "inf"
+            lines[number] = json.dumps(told)
+    assert '"kl": "inf"' in lines[-1]
+    log.write_text("\n".join(lines) + "\n")
+    done = small("--fidelity", methods="random,snapkv")
+    (row,) = (line for line in done.out.splitlines() if line.startswith("│ kl "))
+    random, snapkv = (cell.strip() for cell in row.strip("│").split("│")[1:])
+    assert random == "" and float(snapkv) >= 0
+
+
 def test_options_make_methods_of_their_own(run, untrained, log):
     words = ("--entry", "snapkv(window=9)", "--entry", "random", "--keep", "0.5", "--out", log)
     done = run("eval", *SMALL, *words, "--json")

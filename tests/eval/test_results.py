@@ -14,6 +14,7 @@ from foveate.errors import InputError
 from foveate.eval.entry import Entry
 from foveate.eval.listed import as_csv
 from foveate.eval.log import Log
+from foveate.eval.outcomes import outcomes
 from foveate.eval.record import Cell, Record, Run
 from foveate.eval.results import dumped, scored, summary
 from foveate.eval.stats import mcnemar, mean_interval, paired
@@ -125,6 +126,19 @@ def test_failures_are_told_and_do_not_count_as_wrong():
     assert all("failed)" in text for text in row[1:])
     gone = [replace(r, score=None) if r.cell.entry == "h2o" else r for r in found]
     assert next(row for row in shown(gone)["rows"] if row[0] == "h2o")[1] == "(13 failed)"
+    for what in ("kept", "bytes", "kl"):
+        rows = shown(gone, shows=what)["rows"]
+        assert [any(row[1:]) for row in rows if row[0] in ("h2o", "snapkv")] == [True, False]
+
+
+def test_a_seed_that_failed_has_no_part_in_what_is_stored():
+    found = [r for r in records() if r.cell.task == "row-144"]
+    later = [replace(r, cell=replace(r.cell, seed=1), score=None) for r in found]
+    cells = scored(summary("made-up", Log((RUN,), tuple(found + later))))
+    one = next(o for o in outcomes(cells, "snapkv") if (o.entry, o.keep) == ("h2o", "0.5"))
+    assert (one.n, one.failed, one.kept, one.bytes) == (26, 13, 0.5, 0.25)
+    (gone, *_) = outcomes([cell for cell in cells if cell.cell.seed == 1], "snapkv")
+    assert (gone.score, gone.kept, gone.bytes) == (None, None, None)
 
 
 def test_scores_between_right_and_wrong_are_kept():

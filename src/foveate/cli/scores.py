@@ -127,9 +127,13 @@ def _measured(found: list[Outcome]) -> Table:
     """Return the table of the measures of fidelity."""
     names = list(dict.fromkeys(name for one in found for name in one.measures))
     rows = [
-        [one.task, one.entry, one.keep, *(f"{one.measures.get(name, 0):.3g}" for name in names)]
+        [one.task, one.entry, one.keep, *(_number(one.measures.get(name)) for name in names)]
         for one in found
         if one.measures
     ]
     columns = ["task", "method", "kept", *(name.replace("_", " ") for name in names)]
     return _table(*_upright(columns, rows))
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
@@ -35,7 +35,8 @@ class Comparison:
 class Outcome:
     """What one method is worth on one task at one budget, all seeds together.
 
-    `score` is the mean over the samples that were answered, None if none was.
+    `score` is the mean over the samples that were answered, None if none was, and so are `kept` and
+    `bytes` over the seeds.
     """
 
     task: str
@@ -46,8 +47,8 @@ class Outcome:
     score: float | None
     low: float | None
     high: float | None
-    kept: float
-    bytes: float
+    kept: float | None
+    bytes: float | None
     measures: dict[str, float] = field(default_factory=dict)
     comparisons: tuple[Comparison, ...] = ()
 
@@ -91,14 +92,19 @@ def _outcome(group: Sequence[Scored], comparisons: tuple[Comparison, ...]) -> Ou
         score=mean,
         low=low,
         high=high,
-        kept=fmean(one.kept for one in group),
-        bytes=fmean(one.bytes for one in group),
+        kept=_mean(one.shown("kept") for one in group),
+        bytes=_mean(one.shown("bytes") for one in group),
         measures={
             name: fmean(one.measures[name] for one in group if name in one.measures)
             for name in dict.fromkeys(name for one in group for name in one.measures)
         },
         comparisons=comparisons,
     )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    told = [value for value in values if value is not None]
+    return fmean(told) if told else None
 
 
 def _compared(over: str, group: Sequence[Scored], others: Sequence[Scored]) -> Comparison | None:

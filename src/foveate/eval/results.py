@@ -36,6 +36,8 @@ class Scored:
 
     def shown(self, what: str) -> float | None:
         """Return what is stored ("kept", "bytes"), or the mean of a measure, if there is one."""
+        if self.failed == len(self.scores):
+            return None
         return {**self.measures, "kept": self.kept, "bytes": self.bytes}.get(what)
 
 
