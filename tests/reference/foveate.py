@@ -97,8 +97,8 @@ def foveate(
     before=2,
     after=5,
     far=0.3,
-    values=3.0,
-    alpha=0.1,
+    values=4.0,
+    alpha=0.05,
     window=32,
 ):
     """What every layer and head keeps, and the scores."""

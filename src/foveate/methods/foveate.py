@@ -27,8 +27,8 @@ def foveate(
     before: int = 2,
     after: int = 5,
     far: float = 0.3,
-    values: float = 3.0,
-    alpha: float = 0.1,
+    values: float = 4.0,
+    alpha: float = 0.05,
     window: int = 32,
     scope: ScopeName = "visual",
 ) -> Method:
