@@ -164,6 +164,9 @@ def test_a_broken_file_of_milebench_is_refused(write, document, says):
         ({"image": {"path": None}}, "its image is NoneType"),
         ({"image": []}, "it has no image"),
         ({"image": None}, "column image has no value"),
+        ({"question": float("nan")}, "column question has no value"),
+        ({"answers": float("nan")}, "column answers has no value"),
+        ({"answers": ["1842", float("nan")]}, "column answers has no value"),
         ({"image": ["red.png", "gone.png"]}, "no image gone.png"),
         (
             {"question": ""},

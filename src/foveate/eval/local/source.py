@@ -124,7 +124,7 @@ class _Chosen(Sequence[Sample]):
 def _value(row: rows.Row, column: str | None) -> Any:
     """The value of a column that every row must have."""
     value = None if column is None else row.get(column)
-    if value is None or value == "":
+    if value is None or value == "" or _is_nan(value):
         raise InputError(
             f"column {column} has no value (columns are {', '.join(row)}); fill it in, or take the "
             "row out"
@@ -134,18 +134,23 @@ def _value(row: rows.Row, column: str | None) -> Any:
 
 def _texts(row: rows.Row, column: str) -> tuple[str, ...]:
     value = row.get(column)
-    if value is None:
+    listed = value if isinstance(value, list | tuple) else [value]
+    if value is None or any(map(_is_nan, listed)):
         raise InputError(
             f"column {column} has no value, so nothing can be scored (test splits often have "
             "none); use a split with answers, or take the row out"
         )
-    listed = value if isinstance(value, list | tuple) else [value]
     for text in listed:
         if not isinstance(text, str | int | float):
             raise InputError(
                 f"column {column} holds {text!r}; give a text or a number, or a list of those"
             )
     return tuple(str(text) for text in listed)
+
+
+def _is_nan(value: Any) -> bool:
+    """Whether it is what data frames write where there is nothing."""
+    return isinstance(value, float) and value != value
 
 
 def _is_fact(name: str, value: Any, columns: Columns) -> bool:
