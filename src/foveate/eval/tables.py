@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -97,9 +98,12 @@ class _Sheet:
         return {"title": self.title(), "columns": columns, "rows": rows}
 
     def title(self) -> str:
-        """Return the title, and how many samples a cell of the grid has."""
-        numbers = sorted({len(cell.scores) for cell in self.cells})
-        told = " to ".join(str(n) for n in dict.fromkeys((numbers[0], numbers[-1])))
+        """Return the title, and how many samples a task has with one method, all seeds together."""
+        numbers: Counter[tuple[str, str, str]] = Counter()
+        for cell in self.cells:
+            numbers[cell.cell.task, cell.cell.entry, cell.cell.keep] += len(cell.scores)
+        least, most = min(numbers.values()), max(numbers.values())
+        told = str(least) if least == most else f"{least} to {most}"
         return f"{self.layout.title} (n = {told} for each task)"
 
     def keys(self, axes: Sequence[Axis]) -> list[Key]:
