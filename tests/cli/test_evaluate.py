@@ -48,6 +48,13 @@ def test_a_table_shows_every_method_at_every_budget(small, log):
     assert "of 20" in done.err and "loading the model" in done.err
 
 
+def test_the_full_cache_alone_has_its_score(small):
+    done = small("row-144", methods="full")
+    assert done.code == 0
+    rows = [line for line in done.out.splitlines() if line.startswith("│ full cache")]
+    assert len(rows) == 2 and all("±" in row for row in rows)
+
+
 def test_json_says_what_was_found_and_where_from(small, log):
     done = small("--json")
     found = json.loads(done.out)

@@ -118,7 +118,8 @@ class _Sheet:
                 for axis, name in zip(("task", "entry", "keep"), found, strict=True)
             )
 
-        by_entry = any(axis in ("entry", "setting") for axis in axes)
+        alone = all(cell.cell.entry == FULL.label for cell in self.shown)
+        by_entry = alone or any(axis in ("entry", "setting") for axis in axes)
         keys = []
         for cell in sorted(self.shown, key=place):
             full = cell.cell.entry == FULL.label
