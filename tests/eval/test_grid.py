@@ -180,6 +180,8 @@ def test_methods_that_cannot_be_are_refused_before_anything_is_loaded(path):
         ({"tasks": rehearsal.grid().tasks * 2}, "task one came twice"),
         ({"tasks": ()}, "needs a task"),
         ({"number": 0}, "at least 1"),
+        ({"entries": (Entry("full", {"window": 3}),)}, "has no option window; leave it out"),
+        ({"entries": (Entry("snapkv", label="full"),)}, "snapkv is labelled full"),
     ],
 )
 def test_grids_that_make_no_sense_are_refused(fields, message):

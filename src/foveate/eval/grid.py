@@ -47,6 +47,14 @@ class Grid:
             twice = {name for name in names if names.count(name) > 1}
             if twice:
                 raise InputError(f"{what} {sorted(twice)[0]} came twice; give it once")
+        for entry in self.entries:
+            if entry.preset == FULL.preset and entry.options:
+                raise InputError(
+                    f"the full cache has no option {next(iter(entry.options))}; leave it out: the "
+                    "full cache is there anyhow"
+                )
+            if entry.label == FULL.label and entry.preset != FULL.preset:
+                raise InputError(f"{entry.preset} is labelled full; give it another label")
         if self.number is not None and self.number < 1:
             raise InputError(f"{self.number} samples came for each task; give at least 1")
         if not self.tasks or not self.seeds:
