@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import foveate
-from foveate.budget import Level, PooledHeads, Uniform
+from foveate.budget import Level, PooledHeads, Reach, Uniform
 from foveate.calibration.tables import save_table
 from foveate.method import Budget, Method, Scope, Score
 from foveate.reduce import Evict
@@ -67,6 +67,9 @@ def by_hand(keep: float) -> dict[str, Method]:
     each = Elite(0.5, heads="per_head")
     parts: dict[str, tuple[Scope, Score, Budget]] = {
         "level": (All(), Attention(AllText(), "full", "per_kv_head"), Level(keep)),
+        "reach": (All(), Attention(AllText(), "full", "per_kv_head"), Reach(keep)),
+        "each": (All(), Attention(AllText(), "full", "per_kv_head"), Reach(keep, "head")),
+        "whole": (Visual(), Attention(AllText(), "full", "shared"), Reach(keep, "model")),
         "density": (Visual(), Density(each, "per_kv_head"), Uniform(keep)),
         "grounded": (Visual(), Grounded(each), Uniform(keep)),
         "pooled": (Visual(), Pooled(Shifting(each), 3), PooledHeads(Uniform(keep), 0.1)),
