@@ -294,6 +294,14 @@ def test_every_cell_is_a_row_of_the_csv():
     assert float(row["p"]) == pytest.approx(mcnemar(mine, theirs), rel=1e-3)
 
 
+def test_a_cell_without_a_score_has_no_numbers_in_the_csv():
+    found = [replace(r, score=None) if r.cell.entry == "h2o" else r for r in records()]
+    rows = list(csv.DictReader(as_csv(STUDY, made(found)).splitlines()))
+    row = next(r for r in rows if (r["task"], r["entry"], r["keep"]) == (TASKS[0], "h2o", "0.5"))
+    assert (row["n"], row["failed"]) == ("13", "13")
+    assert {row[name] for name in ("score", "low", "high", "p", "kept", "bytes")} == {""}
+
+
 @pytest.fixture
 def site(tmp_path):
     """Return a root with a committed study, as the program wrote it."""

@@ -26,14 +26,16 @@ def as_csv(study: Study, result: Mapping[str, Any]) -> str:
     )
     for cell in cells:
         told = [score for score in cell.scores if score is not None]
-        mean, (low, high) = mean_interval(told) if told else (0.0, (0.0, 1.0))
+        numbers = ["", "", ""]
+        if told:
+            mean, (low, high) = mean_interval(told)
+            numbers = [f"{value:.4f}" for value in (mean, low, high)]
         against = reference(study.reference, cell.cell.entry)
         mine, theirs = pairs([cell], cells, partial(reference, study.reference))
         beside = ["", "", ""]
         if mine:
             gap = (sum(mine) - sum(theirs)) / len(mine)
             beside = [against, f"{gap:.4f}", f"{p_value(mine, theirs):.4g}"]
-        numbers = [f"{value:.4f}" for value in (mean, low, high)]
         counts = (*vars(cell.cell).values(), len(cell.scores), cell.failed)
-        writer.writerow([*counts, *numbers, *beside, cell.kept, cell.bytes])
+        writer.writerow([*counts, *numbers, *beside, cell.shown("kept"), cell.shown("bytes")])
     return out.getvalue()
