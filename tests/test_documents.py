@@ -128,7 +128,7 @@ def test_programs_of_the_readme_run(capsys):
 def test_programs_of_the_guide_run_after_those_of_the_readme(capsys):
     pages = [(ROOT / name).read_text() for name in ("README.md", "docs/usage.md")]
     programs = [program for page in pages for program in PROGRAM.findall(page)]
-    assert len(programs) == 4
+    assert len(programs) == 5
     exec(compile("\n".join(programs), "docs/usage.md", "exec"), {"__name__": "guide"})
     assert "visual tokens" in capsys.readouterr().out
 
