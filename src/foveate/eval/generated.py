@@ -12,8 +12,10 @@ from foveate.tiny.documents import HELD_OUT, Document, Question, document
 from foveate.tiny.layouts import LAYOUTS
 
 FIRST_SEED = 1_000_000  # of documents; training draws from far above
-SPAN = 1_000_000  # documents of one seed
-MOST = 10_000  # samples of one seed: each may draw SPAN // MOST documents until one has a question
+LANE = 250_000  # documents of one seed for one source
+LANES = 64
+SPAN = LANES * LANE  # documents of one seed
+MOST = 10_000  # samples of one seed: each may draw LANE // MOST documents until one has a question
 INITIALS = 12  # letters that keys begin with where they are counted
 SKILLS = ("lookup", "row", "reverse", "count")
 
@@ -25,8 +27,9 @@ class Documents:
     `skill` is what the last question asks; `asked` is "after" the page, "before" it, "around" it
     (before and after), "last" behind other questions (`history`) and their right answers, or
     "second", when the model has answered a question about another part of the page. Layouts take
-    turns. `keys` and `values` are shortest and longest
-    lengths, `distractors` the share of keys that differ from another by one letter.
+    turns. `keys` and `values` are shortest and longest lengths, `distractors` the share of keys
+    that differ from another by one letter. Sources with different lanes share no document, so that
+    their scores can be pooled.
     """
 
     skill: str = "lookup"
@@ -38,6 +41,7 @@ class Documents:
     values: tuple[int, int] = (1, 6)
     distractors: float = 0.3
     history: int = 2
+    lane: int = 0
 
     def __post_init__(self) -> None:
         _check("skill", self.skill, SKILLS)
@@ -46,6 +50,8 @@ class Documents:
             raise InputError(f"no layout came; give some of {', '.join(LAYOUTS)}")
         if self.asked == "last" and self.history < 1:
             raise InputError(f"a history of {self.history} questions; give 1 or more")
+        if not 0 <= self.lane < LANES:
+            raise InputError(f"lane {self.lane} came; give a number from 0 to {LANES - 1}")
         for layout in self.layouts:
             _check("layout", layout, tuple(LAYOUTS))
 
@@ -60,13 +66,13 @@ class Documents:
         if seed < 0 or first + SPAN > HELD_OUT.stop:
             most = (HELD_OUT.stop - FIRST_SEED) // SPAN - 1
             raise InputError(f"seed {seed} has no documents; give a number from 0 to {most}")
-        return _Drawn(self, number, first)
+        return _Drawn(self, number, first + self.lane * LANE)
 
     def draw(self, index: int, first: int) -> Sample:
         """Return the sample of that index, of the documents that begin at that seed."""
         layout = self.layouts[index % len(self.layouts)]
         skills = tuple({"lookup": None, self.skill: None})
-        for seed in range(first + index, first + SPAN, MOST):
+        for seed in range(first + index, first + LANE, MOST):
             drawn = document(
                 seed,
                 layout=layout,

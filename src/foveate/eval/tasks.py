@@ -33,6 +33,7 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = {
     "pages4": {"pages": 4},
     "second": {"asked": "second"},
 }
+SIZES = (256, 144, 576)  # the order of lanes
 TABLE = 10  # columns of cells that a table needs
 LONGEST = 8  # tokens of an answer and its end, but for whole rows
 
@@ -76,7 +77,8 @@ def _task(family: str, tokens: int) -> Task:
     options = FAMILIES[family]
     grid = GRIDS[options.get("pages", 1)][tokens]
     fitting = tuple(name for name in LAYOUTS if name != "table" or grid[1] >= TABLE)
-    source = Documents(**{"grid": grid, "layouts": fitting, **options})
+    lane = SIZES.index(tokens) * len(FAMILIES) + list(FAMILIES).index(family)
+    source = Documents(**{"grid": grid, "layouts": fitting, "lane": lane, **options})
     return Task(
         f"{family}-{tokens}",
         source,
