@@ -15,7 +15,8 @@ FAMILIES = (
     "pages2", "pages4",
 )  # fmt: skip
 DRAWN = (
-    "foveate", "aircache", "snapkv", "mixkv+snapkv", "sparsemm (head table)", "cake", "h2o", "random",
+    "foveate", "aircache", "snapkv", "mixkv+snapkv", "sparsemm (head table)", "cake", "h2o",
+    "random",
 )  # fmt: skip
 
 
