@@ -73,7 +73,7 @@ def test_over_the_model_heads_that_look_nowhere_keep_nothing():
         (lambda: method("snapkv", "auto", pooling="max"), "ranks by other numbers"),
         (lambda: method("mixkv+foveate", "auto"), "ranks by other numbers"),
     ],
-    ids=str,
+    ids=range(9),
 )
 def test_errors_say_what_to_do(call, message):
     with pytest.raises(MethodError, match=message):
