@@ -8,9 +8,10 @@ import torch
 
 from foveate.errors import MethodError
 from foveate.method import plan
-from foveate.methods import foveate
+from foveate.methods import aircache, foveate
 from reference.common import Row
 from reference.foveate import foveate as twin
+from reference.foveate import nearby
 from samples import kinds_of, observations, only_row
 
 PROMPTS = {
@@ -46,6 +47,12 @@ SWITCHES = [
 ]
 
 
+def told_of(kinds):
+    """The kinds of a row without padding, as plain loops read them."""
+    grids = kinds.grids[0] if kinds.grids else ()
+    return Row(kinds.kind[0].tolist(), kinds.span[0].tolist(), grids)
+
+
 def check(prompt, options, **shape):
     words, grids = PROMPTS[prompt]
     sample = observations(replace(kinds_of(*words), grids=grids), **shape)
@@ -57,10 +64,7 @@ def check(prompt, options, **shape):
         layers = [
             tuple(x[0].double().numpy() for x in (o.queries, o.keys, o.values)) for o in alone
         ]
-        kinds = alone[0].kinds
-        told = Row(
-            kinds.kind[0].tolist(), kinds.span[0].tolist(), kinds.grids[0] if kinds.grids else ()
-        )
+        told = told_of(alone[0].kinds)
         expected, scores = twin(layers, told, sample[0].scaling, **options)
         visual = np.array(told.kind) == 1
         for number, heads in enumerate(expected):
@@ -125,3 +129,25 @@ def test_bad_options():
     ):
         with pytest.raises(MethodError, match=message):
             foveate(**options)
+
+
+@pytest.mark.parametrize("prompt", [name for name in PROMPTS if name != "text only"])
+def test_aircache_with_neighbours_has_the_same_budgets_and_worth_handed_on(prompt):
+    words, grids = PROMPTS[prompt]
+    sample = observations(replace(kinds_of(*words), grids=grids), layers=3)
+    own, line = aircache(keep=0.3), aircache(keep=0.3, neighbours="line")
+    visual = sample[0].kinds.visual
+    for alone, beside in zip(plan(own, sample).keep, plan(line, sample).keep, strict=True):
+        assert torch.equal(alone.sum(-1), beside.sum(-1))
+    for layer in sample:
+        plain, handed = own.rank(layer), line.rank(layer)
+        assert all(torch.equal(plain.stats[name], handed.stats[name]) for name in plain.stats)
+        for row in range(len(words)):
+            pads = int((~layer.kinds.valid[row]).sum())
+            told = told_of(only_row(layer, row).kinds)
+            expected = nearby(
+                plain.scores[row, 0, pads:].tolist(), told, before=2, after=5, far=0.3
+            )
+            there = visual[row, pads:]
+            found = handed.scores[row, 0, pads:][there].double()
+            torch.testing.assert_close(found, torch.tensor(expected).double()[there])

@@ -18,6 +18,7 @@ from foveate.score import (
     Elite,
     LastRows,
     LastVisual,
+    Nearby,
     PerImage,
     Spread,
 )
@@ -52,6 +53,7 @@ def aircache(
     skew_space: Literal["raw", "log"] = "raw",
     ties: Literal["earlier", "spread"] = "earlier",
     per_image_floor: int = 0,
+    neighbours: Literal["none", "line"] = "none",
     merge: float = 0.0,
     merge_nearest: Literal["position", "key"] = "position",
     positions: Literal["original", "compacted"] = "original",
@@ -82,8 +84,9 @@ def aircache(
     then kept. With `merge > 0` the best-scored share of the dropped tokens is merged into the
     nearest kept visual token (the paper does not say which share). A prompt without text behind
     its image is observed by its last 32 visual tokens. `per_image_floor` (that many tokens of
-    every image at least, as far as a layer's budget goes, the same for all heads) and `ties` are
-    ours.
+    every image at least, as far as a layer's budget goes, the same for all heads), `ties` and
+    `neighbours` ("line": visual tokens take over the highest score around them, most of all along
+    their row of patches, as in `foveate`; S and G are those of I) are ours.
     """
     score: Score = Attention(
         chosen_window(window, window_rows, alpha, window_heads, text, exclude_special),
@@ -91,6 +94,9 @@ def aircache(
         heads,
     )
     score = Described(score, skew_space)
+    check_choice("neighbours", neighbours, ("none", "line"))
+    if neighbours == "line":
+        score = Nearby(score)
     check_choice("ties", ties, ("earlier", "spread"))
     check_count("per_image_floor", per_image_floor)
     if per_image_floor:

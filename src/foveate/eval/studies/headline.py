@@ -42,6 +42,7 @@ def entries() -> tuple[Entry, ...]:
             pool_over="sequence",
         ),
         visual("lookm", "lookm (no merging)", merge="none"),
+        visual("aircache", "aircache (neighbours)", neighbours="line"),
     )
 
 
