@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from foveate.cli import console
+from foveate.eval.tasks import task
 from foveate.eval.unit import Desk
 
 SMALL = ("lookup-144", "--number", "2", "--keep", "0.5", "--device", "cpu")
@@ -31,7 +32,8 @@ def test_a_run_without_any_answer_says_why_and_fails(eval, monkeypatch):
     monkeypatch.setattr(Desk, "_answered", answered)
     done = eval("random")
     assert done.code == 1 and "Failed: 4, without a score" in done.out
-    assert "The first: MemoryError: no room for [rows-1000000]" in " ".join(done.out.split())
+    first = task("lookup-144").source.samples(1, 0)[0].id
+    assert f"The first: MemoryError: no room for [{first}]" in " ".join(done.out.split())
 
 
 def test_failed_samples_are_done_again_in_a_log_that_is_named(
