@@ -161,3 +161,18 @@ def test_report_is_plain_data(tmp_path):
     report.save(tmp_path / "report.json")
     assert json.loads((tmp_path / "report.json").read_text())["method"] == data["method"]
     assert str(report.total_visual) in str(report)
+
+
+@pytest.mark.parametrize("undo", ["crop", "select"])
+def test_the_peak_knows_what_steps_added_before_it_went_again(undo):
+    family = families.BY_NAME["qwen2-vl"]
+    model, inputs = family.build(), family.inputs(2)
+    cache = foveate.CompressedCache(model, foveate.snapkv(keep=0.3, window=4))
+    model.generate(**inputs, past_key_values=cache, max_new_tokens=60, do_sample=False)
+    layers = cache.compressed_layers
+    grown = sum(layer.nbytes for layer in layers)
+    if undo == "crop":
+        cache.crop(-50)
+    else:
+        cache.batch_select_indices(torch.tensor([0]))
+    assert sum(layer.nbytes for layer in layers) < grown <= cache.report().bytes_peak

@@ -7,7 +7,17 @@ from collections.abc import Callable, Sequence
 from foveate.eval.results import Scored
 from foveate.eval.stats import mcnemar, mean_interval, paired
 
-__all__ = ["SEED", "arrow", "joined", "mean", "p_value", "pairs", "percent", "reference"]
+__all__ = [
+    "SEED",
+    "arrow",
+    "joined",
+    "mean",
+    "p_value",
+    "pairs",
+    "percent",
+    "percents",
+    "reference",
+]
 
 CERTAIN = 0.05
 SEED = 0  # of the bootstrap
@@ -68,6 +78,11 @@ def mean(scores: Sequence[float | None]) -> float:
 
 def percent(scores: Sequence[float | None]) -> str:
     """Return the mean in percent and half the width of its 95 % interval."""
-    told = [score for score in scores if score is not None]
-    middle, (low, high) = mean_interval(told)
-    return f"{100 * middle:.1f} ±{50 * (high - low):.1f}"
+    middle, low, high = percents(scores)
+    return f"{middle:.1f} ±{(high - low) / 2:.1f}"
+
+
+def percents(scores: Sequence[float | None]) -> tuple[float, float, float]:
+    """Return the mean of what was answered and its 95 % interval, in percent."""
+    middle, (low, high) = mean_interval([score for score in scores if score is not None])
+    return 100 * middle, 100 * low, 100 * high

@@ -7,11 +7,10 @@ from typing import Any
 
 from foveate.bench.subject import Chart, Line, Panel
 from foveate.eval import printed
-from foveate.eval.compared import joined, mean
+from foveate.eval.compared import joined, mean, percents
 from foveate.eval.entry import FULL
 from foveate.eval.looks import KEEP, Looks
 from foveate.eval.results import Scored, scored
-from foveate.eval.stats import mean_interval
 from foveate.eval.study import Study, study
 from foveate.eval.tables import printed_table
 
@@ -81,7 +80,7 @@ def _curves(drawn: Study, cells: Sequence[Scored]) -> Chart:
         here = [cell for cell in cells if cell.cell.task == task]
         lines = tuple(_line(name, here, drawn.draws) for name in drawn.picture)
         full = [score for c in here if c.cell.entry == FULL.label for score in c.scores]
-        rules = {"full cache": _percent(full)[0]} if full and drawn.draws == "score" else {}
+        rules = {"full cache": percents(full)[0]} if full and drawn.draws == "score" else {}
         panels.append(
             Panel(
                 task,
@@ -106,7 +105,7 @@ def _line(name: str, cells: Sequence[Scored], draws: str) -> Line:
         known = {place: mean(some) for place, some in told.items() if None not in some}
         return Line(name, tuple(known), tuple(known.values()))
     x = tuple(sorted(mine))
-    found = [_percent(joined(mine[place])) for place in x]
+    found = [percents(joined(mine[place])) for place in x]
     middle, low, high = (tuple(values[i] for values in found) for i in range(3))
     return Line(name, x, middle, low, high)
 
@@ -115,12 +114,6 @@ def _place(cell: Scored) -> float:
     """Return where on its axis a budget is: shares in percent, numbers as they are."""
     keep = cell.cell.keep
     return float(keep) * (100 if "." in keep else 1)
-
-
-def _percent(scores: Sequence[float | None]) -> tuple[float, float, float]:
-    told = [score for score in scores if score is not None]
-    middle, (low, high) = mean_interval(told)
-    return 100 * middle, 100 * low, 100 * high
 
 
 def _redundancy(result: Mapping[str, Any]) -> Chart:
