@@ -1,0 +1,80 @@
+"""What a server's front and its engine say to each other: a request, and the events that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from foveate.errors import FoveateError
+from foveate.method import Method
+
+__all__ = ["Ask", "Busy", "Chance", "Done", "Event", "Failed", "Piece", "TooLarge"]
+
+
+class Busy(FoveateError):
+    """The queue is full; the same request may be welcome later."""
+
+
+class TooLarge(FoveateError):
+    """The request can never be served: prompt and answer need more than there is."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request: a chat in the form of `apply_chat_template`, and how to answer it.
+
+    Parts of a message are {"type": "text", "text": ...} and {"type": "image", "image": PIL image}.
+    `temperature` 0 is greedy; None for it, `top_p` or `max_new_tokens` is what the engine does by
+    default. `logprobs` asks for that many alternatives a token, None for no log-probabilities.
+    `method` None is the engine's own; `full` asks for the whole cache.
+    """
+
+    messages: Sequence[Mapping[str, Any]]
+    max_new_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    logprobs: int | None = None
+    method: Method | None = None
+    full: bool = False
+
+
+@dataclass(frozen=True)
+class Chance:
+    """A token, its log-probability (natural), and the likeliest alternatives."""
+
+    token: int
+    text: str
+    logprob: float
+    others: tuple[Chance, ...] = ()
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some more text of an answer, with the tokens that it is made of where they were asked for."""
+
+    text: str
+    chances: tuple[Chance, ...] = ()
+
+
+@dataclass(frozen=True)
+class Done:
+    """The end of an answer; `kv` says what the cache held: method, kept, bytes."""
+
+    reason: Literal["stop", "length", "cancelled"]
+    prompt_tokens: int
+    completion_tokens: int
+    visual_tokens: int
+    kv: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The end of a request that raised; `error` is one of ours where the request is to blame."""
+
+    error: BaseException
+
+
+Event = Piece | Done | Failed
