@@ -241,6 +241,11 @@ class Ragged:
         if origins != self._origins:
             self.prefix, self._origins = self.prefix.taken(rows), origins
 
+    def whole(self) -> Segments:
+        """Return all that is stored, the tail behind the prefix."""
+        keep = torch.ones(self.keys.shape[:3], dtype=torch.bool, device=self.keys.device)
+        return Segments.joined([self.prefix, self._of_tail(keep)])
+
     def clear(self) -> None:
         """Forget everything."""
         self.crop(0)

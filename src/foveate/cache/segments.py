@@ -150,6 +150,17 @@ class Segments:
             {name: self.state.get(name, like.new_zeros(size)) for name, like in names.items()}
         )
 
+    @staticmethod
+    def stacked(parts: Sequence[Segments]) -> Segments:
+        """Return the rows of several parts behind one another, without their numbers."""
+        offsets = [parts[0].offsets]
+        for part in parts[1:]:
+            offsets.append(part.offsets[1:] + offsets[-1][-1])
+        keys, values = zip(*[part.contents() for part in parts], strict=True)
+        positions = [part.positions for part in parts]
+        whole = (torch.cat(columns) for columns in (keys, values, positions, offsets))
+        return Segments(*whole, parts[0].heads)
+
     def _changed(self, **parts: Any) -> Segments:
         """Return the same runs with other parts; lengths that were looked at stay known."""
         made = replace(self, **parts)
