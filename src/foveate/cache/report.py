@@ -76,6 +76,11 @@ class CacheReport:
         """Return the prompt's text tokens kept, summed over rows, mean over layers and heads."""
         return sum(layer.kept_text for layer in self.layers) / max(len(self.layers), 1)
 
+    @property
+    def heads(self) -> int:
+        """Return how many key-value heads may keep different tokens: 1 where all keep the same."""
+        return max((positions.shape[1] for positions in self._kept), default=1)
+
     def kept(self, layer: int, row: int = 0, head: int = 0) -> Int[Tensor, " K"]:
         """Return the prompt positions that one head keeps, ascending; pads are never among them."""
         if layer not in self._layers:

@@ -13,6 +13,7 @@ from PIL import Image
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from foveate import Method, compress
+from foveate.cache.report import CacheReport
 from foveate.cli.models import Loaded
 from foveate.errors import FoveateError, InputError
 from foveate.hf.kinds import visual_ids
@@ -124,13 +125,30 @@ def answer(
 
     `settings` are those of `compress`: storage, quantized.
     """
+    return told(loaded, inputs, method, max_new_tokens, **settings).answer
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """An answer, its token ids, and the report of the compressed cache that gave it."""
+
+    answer: Answer
+    ids: list[int]
+    report: CacheReport | None = None
+
+
+def told(
+    loaded: Loaded, inputs: Any, method: Method | None, max_new_tokens: int, **settings: Any
+) -> Told:
+    """Return the same answer as `answer`, with all that the cache tells about it."""
     if method is None:
         return _full(loaded, inputs, max_new_tokens)
     with compress(loaded.model, method, **settings) as session:
         output, clock = _generate(loaded, inputs, max_new_tokens)
-    report = session.report
-    return Answer(
-        *_words(loaded, inputs, output),
+    report, new = session.report, _new_ids(loaded, inputs, output)
+    found = Answer(
+        _words(loaded, new),
+        len(new),
         visual_total=report.total_visual,
         visual_kept=report.kept_visual,
         bytes_full=report.bytes_full,
@@ -139,21 +157,24 @@ def answer(
         notes=report.notes,
         layers=tuple(report.to_dict()["layers"]),
     )
+    return Told(found, new, report)
 
 
-def _full(loaded: Loaded, inputs: Any, max_new_tokens: int) -> Answer:
+def _full(loaded: Loaded, inputs: Any, max_new_tokens: int) -> Told:
     output, clock = _generate(loaded, inputs, max_new_tokens)
     ids = torch.tensor(visual_ids(loaded.model.config), device=inputs["input_ids"].device)
     visual = int(torch.isin(inputs["input_ids"], ids).sum())
-    count = cache_bytes(output.past_key_values)
-    return Answer(
-        *_words(loaded, inputs, output),
+    count, new = cache_bytes(output.past_key_values), _new_ids(loaded, inputs, output)
+    found = Answer(
+        _words(loaded, new),
+        len(new),
         visual_total=visual,
         visual_kept=visual,
         bytes_full=count,
         bytes_stored=count,
         **_milliseconds(clock),
     )
+    return Told(found, new)
 
 
 def _generate(loaded: Loaded, inputs: Any, max_new_tokens: int) -> tuple[Any, _Clock]:
@@ -168,10 +189,14 @@ def _generate(loaded: Loaded, inputs: Any, max_new_tokens: int) -> tuple[Any, _C
     return output, clock
 
 
-def _words(loaded: Loaded, inputs: Any, output: Any) -> tuple[str, int]:
+def _new_ids(loaded: Loaded, inputs: Any, output: Any) -> list[int]:
     skip = 0 if loaded.model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
-    new = output.sequences[0, skip:]
-    return loaded.processor.decode(new, skip_special_tokens=True).strip(), len(new)
+    new: list[int] = output.sequences[0, skip:].tolist()
+    return new
+
+
+def _words(loaded: Loaded, new: list[int]) -> str:
+    return str(loaded.processor.decode(new, skip_special_tokens=True)).strip()
 
 
 def _milliseconds(clock: _Clock) -> dict[str, Any]:
