@@ -1,8 +1,10 @@
-"""Checks the documents: links and anchors lead somewhere, names exist, no machine's own paths."""
+"""Checks the documents: links lead somewhere, names and blocks are known, no machine's paths."""
 
 import re
 import sys
 from pathlib import Path
+
+from doc_blocks import BlockError, blocks
 
 ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"\[[^\]]*\]\(([^()\s]+(?:\([^()]*\))?[^()\s]*)\)")
@@ -57,6 +59,15 @@ def unknown_names(text: str, known: set[str]) -> list[str]:
     return [f"foveate.{name} does not exist" for name in sorted(set(NAME.findall(text)) - known)]
 
 
+def unknown_blocks(path: Path) -> list[str]:
+    """Return a complaint if a block or the comment about its test means nothing."""
+    try:
+        blocks(path)
+    except BlockError as error:
+        return [str(error)]
+    return []
+
+
 def public_names() -> set[str]:
     """Return what can follow `foveate.`: public names and submodules."""
     import pkgutil
@@ -73,7 +84,7 @@ def main(root: Path = ROOT) -> int:
     count = 0
     for path in documents(root):
         text = path.read_text()
-        complaints = broken_links(path, root) + unknown_names(text, known)
+        complaints = broken_links(path, root) + unknown_names(text, known) + unknown_blocks(path)
         complaints += [f"a path of one machine: {found}" for found in MACHINE_PATH.findall(text)]
         for complaint in complaints:
             print(f"{path.relative_to(root)}: {complaint}")

@@ -17,14 +17,17 @@ import torch
 # and what they register would be registered twice.
 collect_ignore = [
     "decoding.py",
+    "desk.py",
     "families",
     "gold.py",
     "layerwise.py",
     "ragged.py",
     "histories.py",
     "kernels/hopper.py",
+    "launching.py",
     "parallel_worker.py",
     "questions.py",
+    "ranks_worker.py",
     "reference",
     "rehearsal.py",
     "samples.py",

@@ -1,4 +1,4 @@
-"""The checkers of documents find what they are for; examples and the README's programs run."""
+"""The checkers of documents find what they are for; examples run."""
 
 import json
 import re
@@ -13,7 +13,6 @@ import tables
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-PROGRAM = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def test_documents_of_this_repository_are_sound(capsys):
@@ -31,12 +30,13 @@ def site(tmp_path):
     ("text", "says"),
     [
         ("[b](docs/b.md#two-words-1) `foveate.plan`", None),
-        ("[web](https://example.test/x)\n```\n[no](link)\n```", None),
+        ("[web](https://example.test/x)\n```sh\n[no](link)\n```", None),
         ("[b](docs/c.md)", "no such file"),
         ("[b](../outside.md)", "no such file"),
         ("[b](docs/b.md#three)", "no such heading"),
         ("[b](#nowhere)", "no such heading"),
         ("`foveate.plam(...)`", "foveate.plam does not exist"),
+        ("```\nls\n```", "no language"),
         ("see /" + "home/someone/data", "path of one machine"),
     ],
 )
@@ -116,21 +116,6 @@ def test_examples_run_and_are_short(path, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(path), run_name="__main__")
     assert capsys.readouterr().out.strip()
-
-
-def test_programs_of_the_readme_run(capsys):
-    programs = PROGRAM.findall((ROOT / "README.md").read_text())
-    assert len(programs) == 2
-    exec(compile("\n".join(programs), "README.md", "exec"), {})
-    assert "visual tokens" in capsys.readouterr().out
-
-
-def test_programs_of_the_guide_run_after_those_of_the_readme(capsys):
-    pages = [(ROOT / name).read_text() for name in ("README.md", "docs/usage.md")]
-    programs = [program for page in pages for program in PROGRAM.findall(page)]
-    assert len(programs) == 5
-    exec(compile("\n".join(programs), "docs/usage.md", "exec"), {"__name__": "guide"})
-    assert "visual tokens" in capsys.readouterr().out
 
 
 def test_make_help_lists_every_target():

@@ -16,7 +16,7 @@ from foveate.integrations.compression import take_apart
 PAGE = (Path(__file__).resolve().parents[2] / "docs/harnesses.md").read_text()
 LINES = [
     shlex.split(line)
-    for block in re.findall(r"^```bash\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    for block in re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     for line in block.splitlines()
 ]
 # Of models that harnesses load; whatever else is given must be ours.

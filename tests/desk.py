@@ -1,0 +1,134 @@
+"""A reader at a desk: types what a document says in one folder, from top to bottom."""
+
+import os
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import types
+import warnings
+from pathlib import Path
+
+import pytest
+import typer
+from doc_blocks import COMMANDS, blocks
+
+from foveate import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+MAKEFILE = (ROOT / "Makefile").read_text()
+OPERATORS = ("|", "||", "&", "&&", ";", ">", ">>", "<")
+
+
+class Desk:
+    """Runs the blocks of one document; programs share their names, commands a folder."""
+
+    def __init__(self, folder, monkeypatch):
+        self.monkeypatch = monkeypatch
+        self.program = types.ModuleType("program_of_a_document")
+        monkeypatch.setitem(sys.modules, self.program.__name__, self.program)
+        for name in ("examples", "benchmarks/results", "docs/charts"):
+            shutil.copytree(ROOT / name, folder / name)
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("COLUMNS", "200")
+        scripts = sysconfig.get_path("scripts")
+        monkeypatch.setenv("PATH", f"{scripts}{os.pathsep}{os.environ['PATH']}")
+
+    def read(self, path):
+        """Run all blocks of a document."""
+        for block in blocks(path):
+            if block.note.after:
+                self.run_programs_of(ROOT / block.note.after)
+            sys.stderr.write(f"{path.name}, line {block.line}\n")  # shown where it fails
+            self.run(block)
+
+    def run_programs_of(self, path):
+        """Run the programs of another document first."""
+        for block in blocks(path):
+            if block.language == "python" and not block.note.whole:
+                self.run_program(block)
+
+    def run(self, block):
+        """Run a block as far as its note does not excuse it."""
+        if block.language == "python":
+            self.run_program(block)
+        elif block.language in COMMANDS:
+            for line, reason in block.commands():
+                for command in made(line):
+                    if reason:
+                        check(command)
+                    else:
+                        self.run_command(f"{command} {block.note.add}".rstrip(), block.note.exits)
+
+    def run_program(self, block):
+        """Run Python, or see that it is Python."""
+        code = compile(block.small, f"line {block.line}", "exec")
+        if block.note.whole:
+            return
+        if not block.note.raises:
+            exec(code, self.program.__dict__)
+            return
+        with pytest.raises(Exception) as caught:
+            exec(code, self.program.__dict__)
+        assert type(caught.value).__name__ == block.note.raises
+
+    def run_command(self, command, exits=0):
+        """Run one line of a shell, in this process if it is ours."""
+        words = shlex.split(command, comments=True)
+        ours = words[0] in ("foveate", "python") and not {*words} & {*OPERATORS}
+        code = self.run_here(words) if ours else self.run_shell(command)
+        assert code == exits, f"{command}: exit code {code}"
+
+    def run_here(self, words):
+        """Return the exit code of `foveate ...`, `python -m ...` or `python FILE ...`."""
+        start = 1 if words[0] == "foveate" else 3 if words[1] == "-m" else 2
+        self.monkeypatch.setattr(sys, "argv", words[start - 1 :])
+        try:
+            if words[0] == "foveate":
+                cli.main()
+            elif words[1] == "-m":
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", "'foveate.*found in sys.modules")
+                    runpy.run_module(words[2], run_name="__main__")
+            else:
+                runpy.run_path(words[1], run_name="__main__")
+        except SystemExit as stop:
+            return stop.code or 0
+        return 0
+
+    def run_shell(self, command):
+        """Return the exit code of anything else."""
+        return subprocess.run(["bash", "-c", command], timeout=120).returncode
+
+
+def made(line):
+    """Return the commands behind a line: of `make TARGET`, what make would run."""
+    words = shlex.split(line, comments=True)
+    while words and "=" in words[0] and not words[0].startswith("-"):
+        words = words[1:]  # OMP_NUM_THREADS=1 make bench
+    if words[:1] != ["make"]:
+        return [line]
+    names = [word for word in words[1:] if "=" not in word]
+    assert all(f"\n{name}:" in MAKEFILE for name in names), line
+    if names == ["help"]:
+        return [f"make -f {ROOT / 'Makefile'} help"]
+    told = subprocess.run(
+        ["make", "-n", "-o", "setup", "VENV=.", *words[1:]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.replace("./bin/", "")
+    return told.splitlines()
+
+
+def check(command):
+    """See that the options of a command of ours exist, though it is not run."""
+    words = shlex.split(command, comments=True)
+    if words[:1] != ["foveate"] or "--help" in words:
+        return
+    name = words[1]
+    given = words[2 : next((i for i, word in enumerate(words) if word in OPERATORS), None)]
+    typer.main.get_command(cli.application((name,))).commands[name].make_context(name, given)
