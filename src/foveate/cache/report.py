@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from foveate.errors import InputError
+from foveate.picture import Picture
 from foveate.types import Bool, Float, Int
 
 
@@ -34,6 +35,16 @@ class LayerReport:
     explain: Mapping[str, Any] = field(default_factory=dict)
 
 
+@runtime_checkable
+class Scene(Protocol):
+    """What is known of the pictures of a cache's prompts."""
+
+    def pictures(
+        self, row: int, sizes: Sequence[tuple[int, int]] | None, processor: Any
+    ) -> tuple[Picture, ...]:
+        """Return where the visual tokens of one row are on its pictures."""
+
+
 @dataclass(frozen=True, eq=False)
 class CacheReport:
     """A whole cache: totals, one record per compressible layer, and what was noticed."""
@@ -50,6 +61,7 @@ class CacheReport:
     notes: tuple[str, ...] = ()
     _kept: tuple[Tensor, ...] = field(default=(), repr=False, compare=False)
     _layers: tuple[int, ...] = field(default=(), repr=False, compare=False)
+    _scene: Scene | None = field(default=None, repr=False, compare=False)
 
     @property
     def bytes_full(self) -> int:
@@ -90,6 +102,21 @@ class CacheReport:
         positions = self._kept[self._layers.index(layer)]
         positions = positions[row, head if positions.shape[1] > 1 else 0]
         return positions[positions >= 0].long()
+
+    def pictures(
+        self,
+        row: int = 0,
+        sizes: Sequence[tuple[int, int]] | None = None,
+        processor: Any = None,
+    ) -> tuple[Picture, ...]:
+        """Return where on its pictures the visual tokens of one row of the prompt are.
+
+        `sizes` are (width, height) of the row's images before processing, `processor` the image
+        processor; some models' places depend on them. Raises `InputError` where they are unknown.
+        """
+        if self._scene is None:
+            raise InputError("nothing has passed through this cache yet; call model.generate first")
+        return self._scene.pictures(row, sizes, processor)
 
     def share(self, tokens: Bool[Tensor, "B T"]) -> Float[Tensor, " B"]:
         """Return which share of the marked prompt tokens each row holds, over layers and heads.

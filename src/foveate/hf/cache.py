@@ -158,6 +158,8 @@ class CompressedCache(Cache):
                 {**kwargs, **self.grids}, stated, trust=features or not turn.number
             )
             turn.add(kinds, seen, mask)
+            if turn.expected is None:
+                turn.scene = turn.scene.note(kwargs, seen, seen + tokens)
             if not turn.following.active:
                 turn.account.open_pass()
                 self._open_stream()

@@ -142,6 +142,7 @@ def _generate(
     cache.check_usable()
     length = _prompt_length(args, kwargs, cache.seen)
     cache.expect(length, _new_tokens(model, args, kwargs, length))
+    cache.turn.scene = cache.turn.scene.note(_prompt(args, kwargs), cache.seen, length)
     cache.grids = {name: kwargs[name] for name in GRIDS if kwargs.get(name) is not None}
     try:
         with attachment.steps.open() if cache.form.storage == "static" else nullcontext():
@@ -207,12 +208,18 @@ def _check_mode(
         )
 
 
+def _prompt(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a `generate` call with the prompt's ids under their name."""
+    ids = kwargs.get("input_ids", args[0] if args else kwargs.get("inputs"))
+    return {**kwargs, "input_ids": ids}
+
+
 def _prompt_length(args: tuple[Any, ...], kwargs: dict[str, Any], seen: int) -> int | None:
     """Return the logical length at which the prompt of a `generate` call is complete."""
     mask = kwargs.get("attention_mask")
     if isinstance(mask, Tensor) and mask.ndim == 2:
         return int(mask.shape[1])
-    given = kwargs.get("input_ids", args[0] if args else kwargs.get("inputs"))
+    given = _prompt(args, kwargs)["input_ids"]
     if kwargs.get("inputs_embeds") is not None:
         given = kwargs["inputs_embeds"]
     if not isinstance(given, Tensor):

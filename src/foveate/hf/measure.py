@@ -33,7 +33,7 @@ def layer_report(cache: CompressedCache) -> CacheReport:
         indices.append(layer.index)
     native = [layer for layer in cache.layers if layer not in cache.compressed_layers]
     bytes_native = sum(native_bytes(layer) for layer in native)
-    account = cache.turn.account
+    account, config = cache.turn.account, cache.attachment.config
     return CacheReport(
         method=repr(cache.method),
         layers=tuple(layers),
@@ -47,6 +47,7 @@ def layer_report(cache: CompressedCache) -> CacheReport:
         notes=tuple(_notes(cache, kinds)),
         _kept=tuple(kept),
         _layers=tuple(indices),
+        _scene=None if kinds is None else cache.turn.scene.at_rest(config, len(kinds.kind)),
     )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from foveate.cache.account import Account
 from foveate.group import HeadGroup
 from foveate.hf.following import Following
+from foveate.hf.scene import Scene
 from foveate.method import Method
 from foveate.types import PAD, TEXT, Int, Observation, Ranking, Rotation, TokenKinds
 
@@ -51,6 +52,7 @@ class Turn:
     seconds: dict[int, float] = field(default_factory=dict)  # ranking, per layer
     account: Account = field(default_factory=Account)
     stream: Stream | None = None  # trims layers in this pass
+    scene: Scene = field(default_factory=Scene)
 
     def __post_init__(self) -> None:
         self.following = Following(self.method, self.group)
@@ -169,6 +171,7 @@ class Turn:
     def take(self, rows: Tensor) -> None:
         """Keep the named rows of the batch."""
         if self.kinds is not None:
+            self.scene = self.scene.take(rows.tolist(), len(self.kinds.kind))
             self.kinds = self.kinds.rows(rows.to(self.kinds.kind.device))
         self.following.take(rows)
 
@@ -176,6 +179,7 @@ class Turn:
         """Forget the positions from `length` on."""
         if self.kinds is not None and self.kinds.kind.shape[1] > length:
             self.kinds = self.kinds.columns(0, length)
+            self.scene = self.scene.crop(length)
         self.start = min(self.start, length)
         self.open = self.open and length > self.start
         self.following.crop(length)
@@ -184,7 +188,7 @@ class Turn:
         """Forget everything."""
         self.kinds, self.start, self.number, self.clean, self.open = None, 0, 0, True, False
         self.rows = self.picks = self.stop = self.stream = None
-        self.running = False
+        self.running, self.scene = False, Scene()
         for record in (self.captured, self.scaling, self.rankings, self.seconds):
             record.clear()
         self.following.reset()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from foveate.errors import InputError
-from foveate.hf.views import grids, square
+from foveate.hf.views import anyres, breaks, grids, square, tiles
 from foveate.hf.views.asked import Asked, Reader, Size
 from foveate.hf.views.prompt import Positions, Prompts
 from foveate.hf.views.shape import Shape
@@ -16,10 +16,21 @@ __all__ = ["Box", "Picture", "View", "pictures"]
 
 IMAGES: dict[str, Reader] = {
     "gemma3": square.stretched,
+    "idefics3": tiles.apart,
+    "internvl": tiles.joined,
     "llava": square.cropped,
+    "llava_next": anyres.images,
+    "llava_next_video": anyres.images,
+    "llava_onevision": anyres.images,
+    "mistral3": breaks.images,
     "paligemma": square.stretched,
     "shieldgemma2": square.stretched,
+    "smolvlm": tiles.apart,
     "vipllava": square.cropped,
+}
+VIDEOS: dict[str, Reader] = {
+    "llava_next_video": anyres.videos,
+    "llava_onevision": anyres.videos,
 }
 
 
@@ -53,13 +64,7 @@ def pictures(
 
 def _images(asked: Asked) -> list[Shape]:
     """Return the shapes of a row's pictures, which are as many as the sizes that came."""
-    model = str(getattr(asked.config, "model_type", "this model"))
-    reader = IMAGES.get(model)
-    if asked.inputs.get("image_grid_thw") is not None:
-        reader = grids.images
-    if reader is None:
-        raise _unknown(model, "picture")
-    shapes = reader(asked)
+    shapes = _reader(asked, IMAGES, "picture")(asked)
     if asked.sizes is not None and len(asked.sizes) != len(shapes):
         raise InputError(
             f"sizes of {len(asked.sizes)} pictures came, and the row has {len(shapes)}; give the "
@@ -70,9 +75,22 @@ def _images(asked: Asked) -> list[Shape]:
 
 def _videos(asked: Asked) -> list[Shape]:
     """Return the shapes of a row's videos."""
-    if asked.inputs.get("video_grid_thw") is not None:
-        return grids.videos(asked)
-    raise _unknown(str(getattr(asked.config, "model_type", "this model")), "video")
+    return _reader(asked, VIDEOS, "video")(asked)
+
+
+def _reader(asked: Asked, known: Mapping[str, Reader], what: str) -> Reader:
+    """Return what reads the pictures or videos of this model."""
+    model = str(getattr(asked.config, "model_type", "this model"))
+    if asked.inputs.get("image_grid_thw" if known is IMAGES else "video_grid_thw") is not None:
+        return grids.images if known is IMAGES else grids.videos
+    if known is IMAGES and getattr(asked.vision, "model_type", None) == "pixtral":
+        return breaks.images
+    if model not in known:
+        raise InputError(
+            f"where the visual tokens of {model} are on a {what} is unknown to Foveate; known are "
+            f"{', '.join(sorted(known))} and every processor that returns a grid for each {what}"
+        )
+    return known[model]
 
 
 def _placed(
@@ -90,10 +108,3 @@ def _placed(
 def _begin(picture: Picture) -> int:
     """Return where a picture's first token is."""
     return min(at for view in picture.views for row in view.positions for at in row if at >= 0)
-
-
-def _unknown(model: str, what: str) -> InputError:
-    return InputError(
-        f"where the visual tokens of {model} are on a {what} is unknown to Foveate; known are "
-        f"{', '.join(sorted(IMAGES))} and every processor that returns image_grid_thw"
-    )

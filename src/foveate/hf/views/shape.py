@@ -15,10 +15,11 @@ class Shape:
 
     tokens: int
     views: tuple[View, ...]
+    size: tuple[int, int] | None = None  # (width, height) before processing, where the model knows
     video: bool = False
 
     def placed(self, positions: Sequence[int], size: tuple[int, int] | None) -> Picture:
-        """Return the picture, which had this size, with its tokens at these prompt positions."""
+        """Return the picture with its tokens at these positions, and its size if that is known."""
         views = (
             replace(
                 view,
@@ -28,7 +29,7 @@ class Shape:
             )
             for view in self.views
         )
-        return Picture(tuple(views), size, self.video)
+        return Picture(tuple(views), size or self.size, self.video)
 
 
 def grid(rows: int, columns: int, start: int = 0, gap: int = 0) -> tuple[tuple[int, ...], ...]:

@@ -17,7 +17,7 @@ from foveate.picture import WHOLE, Box, View
 
 def stretched(asked: Asked) -> list[Shape]:
     """Return squares that show whole pictures."""
-    return [_square(asked, WHOLE)] * _count(asked)
+    return [_square(asked, covered(asked))] * _count(asked)
 
 
 def cropped(asked: Asked) -> list[Shape]:
@@ -26,13 +26,13 @@ def cropped(asked: Asked) -> list[Shape]:
 
 
 def _square(asked: Asked, box: Box) -> Shape:
-    side = _side(asked)
-    return Shape(side * side, (View("whole", grid(side, side), box),))
+    length = side(asked)
+    return Shape(length * length, (View("whole", grid(length, length), box),))
 
 
 def _count(asked: Asked) -> int:
     """Return how many squares a row's placeholders are."""
-    each, tokens = _side(asked) ** 2, len(asked.positions)
+    each, tokens = side(asked) ** 2, len(asked.positions)
     if tokens % each:
         raise InputError(
             f"the prompt has {tokens} placeholders, and the config states pictures of {each} "
@@ -41,11 +41,10 @@ def _count(asked: Asked) -> int:
     return tokens // each
 
 
-def _side(asked: Asked) -> int:
-    """Return how many tokens one side of the square has, by the config."""
-    config, vision = asked.config, asked.vision
+def side(asked: Asked) -> int:
+    """Return how many tokens one side of a square has, by the config."""
     for name in ("mm_tokens_per_image", "image_seq_length"):
-        tokens = optional(config, name)
+        tokens = optional(asked.config, name)
         if isinstance(tokens, int):
             if math.isqrt(tokens) ** 2 != tokens:
                 raise InputError(
@@ -53,22 +52,42 @@ def _side(asked: Asked) -> int:
                     "are cannot be known"
                 )
             return math.isqrt(tokens)
-    return int(optional(vision, "image_size")) // int(optional(vision, "patch_size"))
+    return tower(asked)
+
+
+def tower(asked: Asked) -> int:
+    """Return how many patches one side of a tile has, by the config of the vision tower."""
+    return int(optional(asked.vision, "image_size")) // int(optional(asked.vision, "patch_size"))
+
+
+def covered(asked: Asked) -> Box:
+    """Return which part of a square the patches cover: what is left over is never looked at."""
+    pixels = optional(asked.vision, "image_size")
+    share = tower(asked) * int(optional(asked.vision, "patch_size")) / int(pixels)
+    return (0.0, 0.0, share, share)
+
+
+def bordered(size: Size) -> Box:
+    """Return the square around the middle of a picture that holds all of it."""
+    return _middle(size, float(max(size)))
+
+
+def _middle(size: Size, length: float) -> Box:
+    """Return a square of so many pixels a side, in the middle of a picture."""
+    width, height = size
+    left, top = (width - length) / 2, (height - length) / 2
+    return (left / width, top / height, (left + length) / width, (top + length) / height)
 
 
 def _framed(asked: Asked, size: Size | None) -> Box:
     """Return which part of a picture its square shows."""
-    if size is None or size[0] == size[1]:
+    if size is None:
         return WHOLE
-    width, height = size
     if asked.setting("do_pad", False):
-        side = float(max(size))
-    elif asked.setting("do_center_crop", True):
-        side = min(size) * _share(asked)
-    else:
-        return WHOLE
-    left, top = (width - side) / 2, (height - side) / 2
-    return (left / width, top / height, (left + side) / width, (top + side) / height)
+        return bordered(size)
+    if asked.setting("do_center_crop", True):
+        return _middle(size, min(size) * _share(asked))
+    return WHOLE
 
 
 def _share(asked: Asked) -> float:
