@@ -1,6 +1,7 @@
 """BUDGET: how many candidates stay, per layer, row and key-value head."""
 
 from foveate.budget.dense import Dense
+from foveate.budget.even import Even
 from foveate.budget.heads import PooledHeads
 from foveate.budget.joint import Joint
 from foveate.budget.layers import LayerShares
@@ -13,6 +14,7 @@ from foveate.budget.union import Union
 
 __all__ = [
     "Dense",
+    "Even",
     "HeadTable",
     "Joint",
     "LayerShares",

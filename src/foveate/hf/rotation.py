@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from foveate.hf.support import has_grid_positions
 from foveate.types import Rotation
 
-__all__ = ["rotation"]
+__all__ = ["rotary_modules", "rotation"]
 
 TABLES = ("full_attention_inv_freq", "inv_freq")
 
@@ -22,16 +22,25 @@ def rotation(model: nn.Module, text_config: Any) -> Rotation:
     Its frequencies are None where they are not found, or pair other dimensions than d and d + D/2.
     """
     grid = has_grid_positions(text_config)
-    for module in model.modules():
-        if not type(module).__name__.endswith("RotaryEmbedding"):
-            continue
-        if type(getattr(module, "config", None)) is not type(text_config):
-            continue
+    for module in rotary_modules(model, text_config):
         for name in TABLES:
             table = getattr(module, name, None)
             if isinstance(table, Tensor) and _turns_halves(module):
                 return Rotation(table.detach().float(), grid)
     return Rotation(None, grid)
+
+
+def rotary_modules(model: nn.Module, text_config: Any) -> list[nn.Module]:
+    """Return the modules that turn positions into angles for the language model.
+
+    Which of them a pass calls differs among releases.
+    """
+    return [
+        module
+        for module in model.modules()
+        if type(module).__name__.endswith("RotaryEmbedding")
+        and type(getattr(module, "config", None)) is type(text_config)
+    ]
 
 
 def _turns_halves(module: nn.Module) -> bool:
