@@ -32,6 +32,7 @@ collect_ignore = [
     "rehearsal.py",
     "samples.py",
     "seam.py",
+    "serving.py",
     "shared_heads.py",
     "traces.py",
 ]

@@ -7,7 +7,8 @@ from importlib import import_module
 import typer
 
 COMMANDS = {name: name for name in ("demo", "ask", "methods", "heads", "calibrate")}
-COMMANDS |= {"eval": "evaluate", "bench": "bench", "doctor": "doctor"}  # by name: its module
+COMMANDS |= {"eval": "evaluate", "bench": "bench", "serve": "serve"}  # by name: its module
+COMMANDS |= {"doctor": "doctor"}
 
 
 def application(names: Iterable[str] = COMMANDS) -> typer.Typer:

@@ -30,33 +30,45 @@ def read_image(
 
     `cure` is said of a picture that has too many pixels.
     """
+    with _limit(max_pixels):
+        return read_limited(file, path, max_pixels, cure)
+
+
+def read_limited(
+    file: Path | BinaryIO,
+    path: str,
+    max_pixels: int,
+    cure: str,
+    formats: tuple[str, ...] | None = None,
+) -> Image.Image:
+    """Return the same with Pillow's own limits as they are, so that threads may call it.
+
+    `formats` are the names that Pillow gives to what may come; everything if None.
+    """
     from foveate.tiny.images import to_rgb
 
-    with _limit(max_pixels):
+    try:
+        image = Image.open(file, formats=formats)
+    except UnidentifiedImageError:
+        known = "PNG, JPEG, WebP, GIF, BMP or TIFF file" if formats is None else ", ".join(formats)
+        raise InputError(f"{path} is not an image that Pillow can read; give a {known}") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise InputError(_too_large(path, "far too many", max_pixels, cure)) from None
+    except DAMAGED as error:
+        raise InputError(f"{path} cannot be read: {error}; check the file") from error
+    with image:
+        if image.width * image.height > max_pixels:
+            size = f"{image.width} x {image.height}"
+            raise InputError(_too_large(path, size, max_pixels, cure))
         try:
-            image = Image.open(file)
-        except UnidentifiedImageError:
-            raise InputError(
-                f"{path} is not an image that Pillow can read; give a PNG, JPEG, WebP, GIF, BMP or "
-                "TIFF file"
-            ) from None
-        except Image.DecompressionBombError:
-            raise InputError(_too_large(path, "far too many", max_pixels, cure)) from None
+            image.load()
+            return _enlarged(to_rgb(image), path, max_pixels)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
         except DAMAGED as error:
-            raise InputError(f"{path} cannot be read: {error}; check the file") from error
-        with image:
-            if image.width * image.height > max_pixels:
-                size = f"{image.width} x {image.height}"
-                raise InputError(_too_large(path, size, max_pixels, cure))
-            try:
-                image.load()
-                return _enlarged(to_rgb(image), path, max_pixels)
-            except InputError as error:
-                raise InputError(f"{path}: {error}") from error
-            except DAMAGED as error:
-                raise InputError(
-                    f"{path} is damaged or cut off ({error}); save or download it again"
-                ) from error
+            raise InputError(
+                f"{path} is damaged or cut off ({error}); save or download it again"
+            ) from error
 
 
 @contextlib.contextmanager

@@ -1,0 +1,199 @@
+"""`foveate serve`: an OpenAI-compatible server whose requests share one budget of cache bytes."""
+
+import ipaddress
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from foveate.cli import console
+from foveate.cli.ask import Attention, Device, Dtype, Keep, MethodName, Model, Options
+
+VARIABLE = "FOVEATE_API_KEY"
+UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
+UNITS |= {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+KvBytes = Annotated[
+    str | None,
+    typer.Option(
+        "--kv-bytes",
+        help="Bytes for the caches of all requests, such as 2GiB; unbounded if not given.",
+    ),
+]
+Host = Annotated[str, typer.Option("--host", help="Address to listen at; 0.0.0.0 for all.")]
+Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 for a free one.")]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--api-key-file",
+        help=f"File of keys, one a line; or give one in the variable {VARIABLE}.",
+    ),
+]
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-host",
+        metavar="HOST",
+        help="Fetch pictures from this host, over https; may be repeated.",
+    ),
+]
+HostName = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--server-name",
+        metavar="NAME",
+        help="Answer to this host name alone; may be repeated. On 127.0.0.1, to local names alone.",
+    ),
+]
+ClientMethods = Annotated[
+    str | None,
+    typer.Option("--client-methods", help="Methods that requests may name; all if not given."),
+]
+ModelName = Annotated[
+    str | None, typer.Option("--model-name", help="What clients call the model; as --model.")
+]
+Queue = Annotated[int, typer.Option("--queue", min=1, help="Requests that may wait.")]
+NewTokens = Annotated[
+    int, typer.Option("--max-new-tokens", min=1, help="The longest answer that may be asked for.")
+]
+Seconds = Annotated[
+    float, typer.Option("--timeout", min=0.1, help="Seconds until a request is given up.")
+]
+MaxBody = Annotated[str, typer.Option("--max-body", help="The largest request, such as 32MiB.")]
+Pixels = Annotated[int, typer.Option("--max-pixels", min=1, help="Pixels of a picture.")]
+Pictures = Annotated[int, typer.Option("--max-pictures", min=1, help="Pictures of a request.")]
+LogPrompts = Annotated[
+    bool, typer.Option("--log-prompts", help="Write the texts of requests into the log, too.")
+]
+
+
+@console.reported
+def command(
+    model: Model = None,
+    method: MethodName = "aircache",
+    keep: Keep = None,
+    option: Options = None,
+    kv_bytes: KvBytes = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    attn: Attention = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    api_key_file: KeyFile = None,
+    server_name: HostName = None,
+    allow_host: AllowHost = None,
+    client_methods: ClientMethods = None,
+    model_name: ModelName = None,
+    queue: Queue = 64,
+    max_new_tokens: NewTokens = 4096,
+    timeout: Seconds = 600.0,
+    max_body: MaxBody = "32MiB",
+    max_pixels: Pixels = 20_000_000,
+    max_pictures: Pictures = 16,
+    log_prompts: LogPrompts = False,
+) -> None:
+    """Answer OpenAI's clients over HTTP, with compressed caches; logs are JSON lines on stderr."""
+    from foveate.cli import models, options
+    from foveate.serve import Settings, create_app
+    from foveate.serve.engine import Engine
+
+    budget = None if kv_bytes is None else parse_bytes("--kv-bytes", kv_bytes)
+    given = options.parse_options(method, option or [])
+    given |= {} if keep is None else {"keep": options.parse_keep(keep)}
+    settings = Settings(
+        model=model_name or model or "embedded",
+        method=method,
+        options=given,
+        methods=None if client_methods is None else _names(client_methods),
+        keys=_keys(api_key_file),
+        hosts=_hosts(host, server_name),
+        picture_hosts=tuple(allow_host or ()),
+        body_bytes=parse_bytes("--max-body", max_body),
+        pixels=max_pixels,
+        pictures=max_pictures,
+        max_new_tokens=max_new_tokens,
+        seconds=timeout,
+        log_prompts=log_prompts,
+    )
+    chosen = None if method == "full" else options.build_method(method, keep, option or [])
+    with console.only_stderr(), console.err().status("loading the model"):
+        loaded = models.load(model, dtype, device, attn)
+        engine = Engine(loaded.model, loaded.processor, chosen, kv_bytes=budget, queue=queue)
+    _run(create_app(engine, settings), settings, host, port)
+
+
+def _run(app: Any, settings: Any, host: str, port: int) -> None:
+    """Listen until somebody stops it."""
+    import uvicorn
+
+    from foveate.serve import logs
+
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_config=logs.CONFIG,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=1024,
+        timeout_graceful_shutdown=10,
+    )
+    config.configure_logging()
+    listening = config.bind_socket()
+    place = f"http://{host if ':' not in host else f'[{host}]'}:{listening.getsockname()[1]}"
+    if not settings.keys and not _is_loopback(host):
+        logs.write("open", 30, advice="everybody who reaches it may ask; give --api-key-file")
+    console.out().print(f"{settings.model} at {place}/v1", soft_wrap=True)
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def parse_bytes(option: str, text: str) -> int:
+    """Return a number of bytes.
+
+    >>> parse_bytes("--kv-bytes", "2GiB"), parse_bytes("--kv-bytes", "1.5 MB")
+    (2147483648, 1500000)
+    """
+    from foveate.errors import InputError
+
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", text)
+    if found is None or found[2].upper() not in UNITS or float(found[1]) == 0:
+        raise InputError(f"{option} {text!r} is not a size; give one such as 512MiB or 2GiB")
+    return int(float(found[1]) * UNITS[found[2].upper()])
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _keys(file: Path | None) -> tuple[str, ...]:
+    """Return the keys of the variable and the file."""
+    from foveate.errors import InputError
+
+    given = os.environ.get(VARIABLE)
+    found = [] if given is None else [given]
+    if file is not None:
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"--api-key-file {file} cannot be read: {error}") from error
+        listed = [line.strip() for line in lines if line.strip() and line[0] != "#"]
+        if not listed:
+            raise InputError(f"--api-key-file {file} holds no key; write one a line")
+        found += listed
+    return tuple(found)
+
+
+def _hosts(host: str, names: list[str] | None) -> tuple[str, ...]:
+    """Return the names that the server answers to: on a local address, no name of the internet."""
+    if names:
+        return tuple(names)
+    return ("localhost", "127.0.0.1", "::1", host) if _is_loopback(host) else ()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

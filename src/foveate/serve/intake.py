@@ -1,0 +1,118 @@
+"""From the bytes of a request to what the engine is asked, within the limits at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+from starlette.requests import Request
+
+from foveate.serve.asking import Ask
+from foveate.serve.choice import chosen
+from foveate.serve.pictures import Pictures
+from foveate.serve.problems import Problem
+from foveate.serve.room import Share
+from foveate.serve.schema import ChatRequest, PicturePart
+from foveate.serve.settings import Settings
+
+__all__ = ["body", "prepared"]
+
+
+async def body(request: Request, settings: Settings, share: Share) -> bytes:
+    """Return the body of a request, read as far as it is allowed to be."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Problem(415, "the body has to be sent as content-type: application/json")
+    length = request.headers.get("content-length", "0")
+    if length.isdecimal() and int(length[:19]) > settings.body_bytes:
+        raise _too_large(settings)
+    data = bytearray()
+    try:
+        with anyio.fail_after(settings.body_seconds):
+            async for chunk in request.stream():
+                share.take(len(chunk))
+                data += chunk
+                if len(data) > settings.body_bytes:
+                    raise _too_large(settings)
+    except TimeoutError:
+        message = f"the body did not arrive in {settings.body_seconds:g} s"
+        raise Problem(408, message, code="timeout") from None
+    return bytes(data)
+
+
+async def prepared(
+    asked: ChatRequest, settings: Settings, pictures: Pictures, share: Share
+) -> tuple[Ask, Mapping[str, Any]]:
+    """Return the request as the engine takes it, its pictures read, and its method in words."""
+    if asked.model != settings.model:
+        raise Problem(
+            404,
+            f"there is no model {asked.model[:80]!r}; this server has {settings.model!r}",
+            param="model",
+            code="model_not_found",
+        )
+    _check_size(asked, settings)
+    choice = chosen(asked.kv, settings)
+    ask = Ask(
+        messages=await _messages(asked, pictures, share),
+        max_new_tokens=asked.max_tokens or asked.max_completion_tokens,
+        temperature=asked.temperature,
+        top_p=asked.top_p,
+        seed=asked.seed,
+        stop=asked.stops,
+        logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
+        method=choice.method,
+        full=choice.full,
+    )
+    return ask, choice.told
+
+
+def _check_size(asked: ChatRequest, settings: Settings) -> None:
+    longest = asked.max_tokens or asked.max_completion_tokens or 1
+    if longest > settings.max_new_tokens:
+        name = "max_tokens" if asked.max_tokens else "max_completion_tokens"
+        raise _too_many(name, longest, settings.max_new_tokens)
+    if len(asked.messages) > settings.messages:
+        raise _too_many("messages", len(asked.messages), settings.messages)
+    parts = (part for message in asked.messages for part in message.content)
+    count = sum(isinstance(part, PicturePart) for part in parts)
+    if count > settings.pictures:
+        raise _too_many("pictures", count, settings.pictures)
+
+
+async def _messages(
+    asked: ChatRequest, pictures: Pictures, share: Share
+) -> list[Mapping[str, Any]]:
+    """Return the messages as chat templates read them."""
+    told: list[Mapping[str, Any]] = []
+    for number, message in enumerate(asked.messages):
+        content: list[Mapping[str, Any]] = []
+        for index, part in enumerate(message.content):
+            if isinstance(part, PicturePart):
+                place = f"messages.{number}.content.{index}.image_url"
+                image = await pictures.read(part.image_url.url, place, share)
+                content.append({"type": "image", "image": image})
+            else:
+                content.append({"type": "text", "text": part.text})
+        role = "system" if message.role == "developer" else message.role
+        told.append({"role": role, "content": content})
+    return told
+
+
+def _too_large(settings: Settings) -> Problem:
+    return Problem(
+        413,
+        f"the body has more than {settings.body_bytes:,} bytes; send smaller pictures",
+        code="request_too_large",
+    )
+
+
+def _too_many(name: str, count: int, most: int) -> Problem:
+    param = "messages" if name == "pictures" else name
+    return Problem(
+        400,
+        f"{count} {name} came; at most {most} are allowed here",
+        param=param,
+        code="invalid_value",
+    )

@@ -1,0 +1,184 @@
+"""A slow twin of the engine, an engine that follows a script, and servers around them."""
+
+import base64
+import contextlib
+import io
+import queue
+import socket
+import threading
+from functools import cache
+
+import torch
+import uvicorn
+from transformers import StoppingCriteria, StoppingCriteriaList
+
+import foveate
+from foveate import tiny
+from foveate.cli.answers import prepare_chats
+from foveate.cli.models import Loaded
+from foveate.serve import create_app
+from foveate.serve.asking import Done, Failed, Piece
+from foveate.tiny.documents import document
+
+WORDS = 12
+
+
+class Worker:
+    """Answers one request after the other, in a thread of its own."""
+
+    def __init__(self):
+        self.waiting = queue.Queue()
+        self.thread = None
+        self.seen = []
+        self.cancelled = []
+
+    def start(self):
+        if self.thread is None:
+            self.thread = threading.Thread(target=self.work, daemon=True)
+            self.thread.start()
+
+    def stop(self):
+        if self.thread is not None:
+            self.waiting.put(None)
+            self.thread.join()
+            self.thread = None
+
+    def submit(self, ask, sink):
+        self.seen.append(ask)
+        ticket = threading.Event()
+        self.waiting.put((ask, sink, ticket))
+        return ticket
+
+    def cancel(self, ticket):
+        if not ticket.is_set():
+            self.cancelled.append(ticket)
+        ticket.set()
+
+    def stats(self):
+        return {"waiting": self.waiting.qsize(), "kv_bytes": 0, "model": "x"}
+
+    def work(self):
+        while (item := self.waiting.get()) is not None:
+            ask, sink, ticket = item
+            try:
+                self.answer(ask, sink, ticket)
+            except Exception as error:
+                sink(Failed(error))
+            ticket.set()
+
+
+class Twin(Worker):
+    """Answers greedily by `generate` in a `compress` context: slow, and easy to believe."""
+
+    def __init__(self, method=None):
+        super().__init__()
+        self.method = method
+
+    def answer(self, ask, sink, ticket):
+        said = twin_answer(ask, None if ask.full else ask.method or self.method)
+        if ticket.is_set():
+            sink(Done("cancelled", 0, 0, 0, {}))
+            return
+        *pieces, done = said
+        for event in (*pieces, done):
+            sink(event)
+
+
+class _Stops(StoppingCriteria):
+    def __init__(self, prompt, stop):
+        self.prompt, self.stop = prompt, stop
+
+    def __call__(self, input_ids, scores, **kwargs):
+        text = words(input_ids[0, self.prompt :])
+        return torch.tensor([any(word in text for word in self.stop)])
+
+
+@cache
+def embedded():
+    return Loaded("embedded", *tiny.load())
+
+
+def words(ids):
+    return embedded().processor.decode(ids)
+
+
+def twin_answer(ask, method):
+    """Return pieces of one token each, and the end."""
+    loaded = embedded()
+    inputs = prepare_chats(loaded, [ask.messages])
+    prompt = inputs["input_ids"].shape[1]
+    context = contextlib.nullcontext() if method is None else foveate.compress(loaded.model, method)
+    most = ask.max_new_tokens or 64
+    with context as session:
+        new = loaded.model.generate(
+            **inputs,
+            max_new_tokens=most,
+            do_sample=False,
+            stopping_criteria=StoppingCriteriaList([_Stops(prompt, ask.stop)]),
+        )[0, prompt:]
+    text = words(new)
+    for word in ask.stop:
+        text = text.partition(word)[0]
+    ended = new[-1] == loaded.model.generation_config.eos_token_id or text != words(new)
+    kv = {"method": "full"} if session is None else {"method": session.report.method}
+    pictures = int((inputs["input_ids"] == loaded.processor.image_token_id).sum())
+    done = Done("stop" if ended else "length", prompt, len(new), pictures, kv)
+    return [*(Piece(letter) for letter in text), done]
+
+
+class Script(Worker):
+    """Answers with what a function yields, event by event."""
+
+    def __init__(self, events):
+        super().__init__()
+        self.events = events
+
+    def answer(self, ask, sink, ticket):
+        for event in self.events(ask, ticket):
+            sink(event)
+
+
+def hello(ask, ticket):
+    """Say something short."""
+    yield Piece("HEL")
+    yield Piece("LO")
+    yield Done("stop", 5, 3, 2, {"method": "none"})
+
+
+@contextlib.contextmanager
+def served(engine, settings=None):
+    """Run a server in a thread; yields its address."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(create_app(engine, settings), log_config=None, lifespan="on")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        thread.join(0.01)
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()
+
+
+def png(image):
+    """Return a picture as a data: address."""
+    held = io.BytesIO()
+    image.save(held, "PNG")
+    return "data:image/png;base64," + base64.b64encode(held.getvalue()).decode()
+
+
+@cache
+def page(seed=5):
+    """Return a small document, as an address, and its questions."""
+    made = document(seed, layout="rows", grid=(8, 8))
+    return png(made.pages[0]), made.questions
+
+
+def messages(text="ABC?", *urls):
+    """Return a chat of one turn."""
+    content = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    return [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
