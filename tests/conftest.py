@@ -16,6 +16,7 @@ import torch
 # Read as tests, for their docstrings, these would be imported a second time under another name,
 # and what they register would be registered twice.
 collect_ignore = [
+    "alone.py",
     "decoding.py",
     "desk.py",
     "families",

@@ -1,12 +1,6 @@
 """A model whose heads two processes share writes what one process writes, with every preset."""
 
 import copy
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,42 +15,11 @@ import parallel_worker
 from foveate.budget import PooledHeads, Uniform
 from foveate.hf.following import check_even
 from foveate.hf.parallel import MeshGroup, head_group, splits_heads
+from launching import launched
 from parallel_worker import MODELS, family_of, runs
 
 LIMIT = 180  # seconds
 WORKER = Path(parallel_worker.__file__)
-
-
-def environment() -> dict[str, str]:
-    """This process's, with no accelerator, on the loopback device."""
-    paths = [str(WORKER.parent), *filter(None, sys.path)]
-    return os.environ | {
-        "PYTHONPATH": os.pathsep.join(paths),
-        "CUDA_VISIBLE_DEVICES": "",
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-        "GLOO_SOCKET_IFNAME": "lo",
-    }
-
-
-@contextmanager
-def launched(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """Two processes that share a port nobody else has; none of them is left, whatever happens."""
-    command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
-    command += ["--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1"]
-    with subprocess.Popen(
-        [sys.executable, *command, str(WORKER), str(folder)],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +31,7 @@ def pairs(tmp_path_factory) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         family = family_of(name)
         models[name] = family.build()
         models[name].save_pretrained(folder / name)
-    with launched(folder) as process:
+    with launched(WORKER, folder) as process:
         alone = [
             run
             for name, model in models.items()

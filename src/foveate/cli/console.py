@@ -51,11 +51,14 @@ def progress(left: bool = False) -> Progress:
 
 
 @contextlib.contextmanager
-def meter() -> Iterator[Callable[[int, int, str], None]]:
+def meter(is_shown: bool = True) -> Iterator[Callable[[int, int, str], None]]:
     """Show how much is done, of how much, and what is being done; time left from what was seen.
 
     Where stderr is no terminal, every twentieth of the whole is a line.
     """
+    if not is_shown:
+        yield lambda done, total, what: None
+        return
     if not err().is_terminal:
         yield _Lines()
         return

@@ -118,6 +118,7 @@ def command(
         return
     from foveate.cli import models, scores
     from foveate.errors import InputError
+    from foveate.eval import ranks
     from foveate.eval.grid import Setting, run
     from foveate.eval.origin import check_asked
 
@@ -136,20 +137,24 @@ def command(
     else:
         asked, grid = _study(study, chosen)
     grid = _sized(grid, number, seeds, everything=data is not None)
-    path = out or RUNS / f"{study or f'{datetime.datetime.now():%Y%m%d-%H%M%S}'}.jsonl"
-    size = path.stat().st_size if path.exists() else 0
-    with console.only_stderr(), _stoppable(path), console.meter() as meter:
-        log = run(
-            grid,
-            partial(models.load, model, dtype, device, attn),
-            path,
-            setting=Setting(batch, storage, quantized, fidelity or asked.fidelity),
-            workers=workers,
-            retry_failed=retry_failed,
-            on_progress=lambda now: meter(now.done, now.total, _doing(now)),
-        )
-        if path.stat().st_size == size:
-            check_asked(log, path, model, dtype, attn)
+    with ranks.team() as team:
+        path = team.same(lambda: out or RUNS / f"{study or _now()}.jsonl")
+        size = path.stat().st_size if path.exists() else 0
+        with console.only_stderr(), _stoppable(path), console.meter(team.rank == 0) as meter:
+            log = run(
+                grid,
+                partial(models.load, model, dtype, device, attn),
+                path,
+                setting=Setting(batch, storage, quantized, fidelity or asked.fidelity),
+                workers=workers,
+                team=team,
+                retry_failed=retry_failed,
+                on_progress=lambda now: meter(now.done, now.total, _doing(now)),
+            )
+    if team.rank > 0:  # the first one tells
+        return
+    if path.stat().st_size == size:
+        check_asked(log, path, model, dtype, attn)
     if json:
         console.print_json({"log": str(path), **scores.told(asked, grid, log)})
     else:
@@ -157,6 +162,10 @@ def command(
         console.out().print(f"log: {path}", soft_wrap=True)
     if not scores.has_score(grid, log):
         raise typer.Exit(console.FAILED)
+
+
+def _now() -> str:
+    return f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
 
 def _doing(now: Any) -> str:

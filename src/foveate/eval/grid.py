@@ -5,7 +5,8 @@ Every answer is written down before the next is asked for, and what is written i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -15,6 +16,8 @@ from foveate.errors import InputError
 from foveate.eval.entry import FULL, Entry, Keep
 from foveate.eval.log import Journal, Log
 from foveate.eval.origin import Identity, origin
+from foveate.eval.parts import adopt, part
+from foveate.eval.ranks import Alone, Team
 from foveate.eval.record import Cell, Run
 from foveate.eval.task import Task
 from foveate.eval.unit import Setting, Unit, Work
@@ -96,6 +99,7 @@ def run(
     *,
     setting: Setting | None = None,
     workers: int = 1,
+    team: Team | None = None,
     retry_failed: bool = False,
     on_progress: Callable[[Progress], Any] = lambda progress: None,
 ) -> Log:
@@ -103,31 +107,83 @@ def run(
 
     `load` returns the model, once in every process; with more than one worker it must be a function
     of a module, perhaps with `functools.partial`. The file is that of `Journal`: it can be killed
-    at any time, and the same call goes on with it.
+    at any time, and the same call goes on with it. Processes of a `team` share the work if all of
+    them make the same call, and all return the same log.
     """
-    setting = setting or Setting()
-    methods = grid.methods()
-    named = {task.name: task for task in grid.tasks}
-    tasks = {name: repr(task) for name, task in named.items()}
-    told = {f"{entry} @ {keep}": repr(method) for (entry, keep), method in methods.items()}
-    work = Work(load, setting, named, methods, grid.number)
-    with Journal(path) as journal:
-        journal.check(tasks, told, vars(setting))
-        units, total = _left(work, journal, grid.cells(), retry_failed)
-        done = total - sum(len(unit.indices) for unit in units)
-        failed = 0 if retry_failed else _failed(journal.log, grid)
-        on_progress(Progress(done, total, failed))
-        if units:
-            crew = Here(work) if workers == 1 else Processes(work, workers)
-            with crew:
-                journal.begin(_run(crew.identity, grid, setting, workers, tasks, told))
-                on_progress(Progress(done, total, failed))  # the model is there
-                for records in crew.records(units):
-                    journal.append(records)
-                    done += len(records)
-                    failed += sum(record.error is not None for record in records)
-                    on_progress(Progress(done, total, failed, records[0].cell))
-        return journal.log
+    setting, team = setting or Setting(), team or Alone()
+    if min(workers, team.size) > 1:
+        raise InputError(
+            f"{team.size} processes were launched, and --workers {workers} came beside; leave out "
+            "one of the two"
+        )
+    work = Work(
+        load, setting, {task.name: task for task in grid.tasks}, grid.methods(), grid.number
+    )
+    with ExitStack() as files:
+        main: list[Journal] = []  # in the first process, which has it to itself
+
+        def planned() -> _Plan:
+            main.append(files.enter_context(Journal(path)))
+            return _planned(main[0], work, grid, retry_failed)
+
+        plan = team.same(planned)
+        on_progress(plan.progress)
+        if plan.units:
+            with nullcontext(main[0]) if main else Journal(part(path, team.rank)) as journal:
+                _carry_out(plan, work, grid, workers, team, journal, on_progress)
+            team.wait()
+        return team.same(lambda: _whole(main[0]))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be done, and how far all was before."""
+
+    units: list[Unit]
+    progress: Progress
+
+
+def _planned(journal: Journal, work: Work, grid: Grid, again: bool) -> _Plan:
+    adopt(journal)
+    journal.check(*_told(work), vars(work.setting))
+    units, total = _left(work, journal, grid.cells(), again)
+    done = total - sum(len(unit.indices) for unit in units)
+    return _Plan(units, Progress(done, total, 0 if again else _failed(journal.log, grid)))
+
+
+def _carry_out(
+    plan: _Plan,
+    work: Work,
+    grid: Grid,
+    workers: int,
+    team: Team,
+    journal: Journal,
+    on_progress: Callable[[Progress], Any],
+) -> None:
+    """Work through the plan with the rest of the team, and write down what is found."""
+    before = plan.progress
+    with Here(work) if workers == 1 else Processes(work, workers) as crew:
+        journal.begin(_run(crew.identity, work, grid, workers, team.size))
+        on_progress(before)  # the model is there
+        for records in crew.records(team.take(plan.units)):
+            journal.append(records)
+            done = before.done + team.count("done", len(records))
+            bad = sum(record.error is not None for record in records)
+            failed = before.failed + team.count("failed", bad)
+            on_progress(Progress(done, before.total, failed, records[0].cell))
+
+
+def _whole(journal: Journal) -> Log:
+    """Return what all processes have written."""
+    adopt(journal)
+    return journal.log
+
+
+def _told(work: Work) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what tasks and methods are, by their names in logs."""
+    tasks = {name: repr(task) for name, task in work.tasks.items()}
+    methods = {f"{entry} @ {keep}": repr(one) for (entry, keep), one in work.methods.items()}
+    return tasks, methods
 
 
 def _left(
@@ -166,17 +222,12 @@ def _failed(log: Log, grid: Grid) -> int:
     return sum(one.cell in cells and one.error is not None for one in log.records)
 
 
-def _run(
-    who: Identity,
-    grid: Grid,
-    setting: Setting,
-    workers: int,
-    tasks: Mapping[str, str],
-    methods: Mapping[str, str],
-) -> Run:
-    settings = {name: value for name, value in vars(setting).items() if name != "answerer"}
+def _run(who: Identity, work: Work, grid: Grid, workers: int, processes: int) -> Run:
+    settings = {name: value for name, value in vars(work.setting).items() if name != "answerer"}
     settings |= {"dtype": who.dtype, "device": who.device, "attention": who.attention}
     settings |= {"workers": workers, "number": grid.number, "seeds": list(grid.seeds)}
+    settings |= {"processes": processes} if processes > 1 else {}
+    tasks, methods = _told(work)
     return Run(
         model=who.model,
         revision=who.revision,

@@ -1,0 +1,143 @@
+"""Processes that `torchrun` or `accelerate launch` started together, and what they agree on."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import distributed
+
+from foveate.errors import FoveateError
+
+__all__ = ["Alone", "Ranks", "Team", "launched", "team"]
+
+T = TypeVar("T")
+TOLD = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # by every launcher
+PATIENCE = timedelta(days=30)  # the launcher notices who died; who is slow may be slow
+
+
+class Team(Protocol):
+    """All processes that work through one grid, seen from one of them."""
+
+    rank: int
+    size: int
+
+    def same(self, make: Callable[[], T]) -> T:
+        """Return what the first process makes, in every process; all end if it raises."""
+
+    def take(self, units: Sequence[T]) -> Iterator[T]:
+        """Yield units that no other process was given, until there are none left."""
+
+    def count(self, what: str, number: int) -> int:
+        """Add to a number that all processes share, and return it."""
+
+    def wait(self) -> None:
+        """Return when every process has come here."""
+
+
+class Alone:
+    """A process that nobody else works with."""
+
+    rank, size = 0, 1
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def same(self, make: Callable[[], T]) -> T:
+        """Return what is made."""
+        self._counts.clear()
+        return make()
+
+    def take(self, units: Sequence[T]) -> Iterator[T]:
+        """Yield all units."""
+        yield from units
+
+    def count(self, what: str, number: int) -> int:
+        """Return the sum so far."""
+        self._counts[what] += number
+        return self._counts[what]
+
+    def wait(self) -> None:
+        """Return at once."""
+
+
+class Ranks:
+    """One of several processes; they talk over the processor, whatever the model runs on."""
+
+    def __init__(self, store: Any, rank: int, size: int) -> None:
+        self.rank, self.size = rank, size
+        self._store, self._round = store, 0
+
+    def same(self, make: Callable[[], T]) -> T:
+        """Return what the first process makes; if it raises, the others end without a word."""
+        self._round += 1
+        told: list[Any] = [None, False]
+        if self.rank == 0:
+            try:
+                told = [make(), True]
+            finally:
+                self._together(lambda: distributed.broadcast_object_list(told))
+        else:
+            self._together(lambda: distributed.broadcast_object_list(told))
+        if not told[1]:
+            raise SystemExit(1)
+        return told[0]
+
+    def take(self, units: Sequence[T]) -> Iterator[T]:
+        """Yield the next unit that nobody has."""
+        while (place := self.count("unit", 1) - 1) < len(units):
+            yield units[place]
+
+    def count(self, what: str, number: int) -> int:
+        """Return the sum of all processes so far; each `same` begins anew."""
+        return self._together(lambda: self._store.add(f"{self._round}/{what}", number))
+
+    def wait(self) -> None:
+        """Return when every process has come here."""
+        self._together(distributed.barrier)
+
+    def _together(self, act: Callable[[], T]) -> T:
+        try:
+            return act()
+        except RuntimeError as error:  # a connection is closed
+            raise FoveateError(
+                f"another process of this run ended ({error}); all answers so far are safe: give "
+                "the same command again"
+            ) from error
+
+
+def launched(environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether a launcher started this process beside others."""
+    return all(environment.get(name) for name in TOLD) and int(environment["WORLD_SIZE"]) > 1
+
+
+@contextmanager
+def team() -> Iterator[Team]:
+    """Join the processes that were started together, each on an accelerator of its own."""
+    if not launched():
+        yield Alone()
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+    from torch.distributed.rendezvous import rendezvous
+
+    store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+    life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # the store outlives the processes
+    store = PrefixStore(f"foveate {life}", store)
+    distributed.init_process_group(
+        "gloo",
+        store=PrefixStore("group", store),
+        rank=rank,
+        world_size=size,
+        timeout=PATIENCE,
+    )
+    try:
+        yield Ranks(PrefixStore("run", store), rank, size)
+    finally:
+        distributed.destroy_process_group()
