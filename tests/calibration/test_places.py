@@ -1,12 +1,15 @@
 """Where the visual tokens are on the picture, for every family whose processor lets us know."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from families import BY_NAME, IMAGE
 from foveate.calibration.boxes import Stated
 from foveate.errors import InputError
-from foveate.hf.places import _covering, _nearest, picture_cells
+from foveate.hf.views.cells import picture_cells
+from foveate.hf.views.tiles import _covering
 
 # Token counts of a grid, and how many visual tokens come before it, for image 0 of each family.
 GRIDS = {
@@ -21,12 +24,15 @@ GRIDS = {
 }
 
 
-def prepared(name, size=(60, 50), **options):
+STRETCHED, CUT = (SimpleNamespace(do_center_crop=cut) for cut in (False, True))
+
+
+def prepared(name, size=(60, 50), processor=STRETCHED, **options):
     """Return a family's cells for its first image, and the positions of all visual tokens."""
     family = BY_NAME[name]
     inputs = family.inputs(1)
     visual = (inputs["input_ids"][0] == IMAGE).nonzero().flatten().tolist()
-    return picture_cells(family.config(), inputs, size, **options), visual
+    return picture_cells(family.config(), inputs, size, processor=processor, **options), visual
 
 
 @pytest.mark.parametrize("name", GRIDS)
@@ -79,18 +85,17 @@ def test_unknown_places_are_named():
     family = BY_NAME["llava-1.5"]
     config, inputs = family.config(), family.inputs(1)
     config.image_seq_length = 25
-    with pytest.raises(InputError, match=r"llava.*no image_grid_thw.*1 runs of 16.*--grid"):
+    with pytest.raises(InputError, match=r"16 placeholders.*pictures of 25 tokens.*--grid"):
         picture_cells(config, inputs, (50, 50))
-    with pytest.raises(InputError, match="cuts pictures to a square, and this one has 60 x 50"):
-        prepared("llava-1.5", cropped=True)
-    assert prepared("llava-1.5", size=(50, 50), cropped=True)
-    assert prepared("llava-next", cropped=True)  # its tiles are square before they are cut
+    with pytest.raises(InputError, match=r"cuts pictures to a square.*this one has 60 x 50"):
+        prepared("llava-1.5", processor=CUT)
+    assert prepared("llava-1.5", size=(50, 50), processor=CUT)
+    assert prepared("llava-next", processor=CUT)  # its tiles are square before they are cut
     inputs["input_ids"] = torch.full_like(inputs["input_ids"], 7)
     with pytest.raises(InputError, match="none of the picture's placeholders"):
         picture_cells(config, inputs, (50, 50))
 
 
 def test_how_many_tiles_lie_side_by_side():
-    assert [_nearest(6, size) for size in ((300, 200), (200, 300), (600, 90))] == [3, 2, 6]
     assert [_covering(12, size) for size in ((347, 180), (180, 347))] == [4, 3]
     assert [_covering(8, size) for size in ((590, 157), (157, 590))] == [4, 2]

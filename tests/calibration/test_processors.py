@@ -12,7 +12,7 @@ from families import BY_NAME, IMAGE
 from families.base import MARK
 from families.llava import PINPOINTS, SIDE, _Count
 from foveate.calibration.boxes import region
-from foveate.hf.places import picture_cells
+from foveate.hf.views.cells import picture_cells
 
 SIZES = [(120, 90), (90, 120), (131, 77), (60, 200), (100, 100), (219, 170)]  # width, height
 BOXES = [(0.1, 0.1, 0.45, 0.3), (0.55, 0.5, 0.9, 0.95), (0.3, 0.0, 0.6, 1.0)]

@@ -85,11 +85,11 @@ def _scored(
     """Return the scores of all pages, and how concentrated they are."""
     from foveate.calibration.heads import Tally, concentration
     from foveate.cli.answers import prepare
-    from foveate.hf.places import picture_cells
+    from foveate.hf.views.cells import picture_cells
     from foveate.hf.watch import greedy, shape
 
     tally = Tally.empty(*shape(loaded.model)[:2])
-    cropped = bool(getattr(loaded.processor.image_processor, "do_center_crop", False))
+    how = loaded.processor.image_processor
     with console.progress() as bar:
         task = bar.add_task("reading pages", total=len(source))
         for page in source:
@@ -97,7 +97,7 @@ def _scored(
             for prompt in page.prompts:
                 inputs = prepare(loaded, [page.image], prompt)
                 cells = picture_cells(
-                    loaded.model.config, inputs, size, stated=stated, cropped=cropped
+                    loaded.model.config, inputs, size, stated=stated, processor=how
                 )
                 tokens, looked = greedy(loaded.model, inputs, max_new_tokens)
                 tally.add(_texts(loaded, tokens, raw), looked, page.chunks, cells, size)

@@ -64,7 +64,7 @@ def pictures(
 
 def _images(asked: Asked) -> list[Shape]:
     """Return the shapes of a row's pictures, which are as many as the sizes that came."""
-    shapes = _reader(asked, IMAGES, "picture")(asked)
+    shapes = _reader(asked, IMAGES, "image")(asked)
     if asked.sizes is not None and len(asked.sizes) != len(shapes):
         raise InputError(
             f"sizes of {len(asked.sizes)} pictures came, and the row has {len(shapes)}; give the "
@@ -81,14 +81,15 @@ def _videos(asked: Asked) -> list[Shape]:
 def _reader(asked: Asked, known: Mapping[str, Reader], what: str) -> Reader:
     """Return what reads the pictures or videos of this model."""
     model = str(getattr(asked.config, "model_type", "this model"))
-    if asked.inputs.get("image_grid_thw" if known is IMAGES else "video_grid_thw") is not None:
-        return grids.images if known is IMAGES else grids.videos
-    if known is IMAGES and getattr(asked.vision, "model_type", None) == "pixtral":
+    grid = f"{what}_grid_thw"
+    if asked.inputs.get(grid) is not None:
+        return grids.images if what == "image" else grids.videos
+    if what == "image" and getattr(asked.vision, "model_type", None) == "pixtral":
         return breaks.images
     if model not in known:
         raise InputError(
-            f"where the visual tokens of {model} are on a {what} is unknown to Foveate; known are "
-            f"{', '.join(sorted(known))} and every processor that returns a grid for each {what}"
+            f"where the visual tokens of {model} are on an image or video is unknown: no {grid} "
+            f"came, and without one Foveate knows the places of {', '.join(sorted(known))} alone"
         )
     return known[model]
 

@@ -8,8 +8,7 @@ are cut off, and every row ends with a token that has no place.
 from __future__ import annotations
 
 import math
-
-from transformers.image_processing_utils import select_best_resolution
+from collections.abc import Sequence
 
 from foveate.errors import InputError
 from foveate.hf.support import optional
@@ -93,7 +92,7 @@ def _canvas(asked: Asked, size: Size) -> tuple[int, int, Box]:
     """Return the rows and columns of the detailed view, and what it shows of the picture."""
     width, height = size
     side, tile = tower(asked), int(optional(asked.vision, "image_size"))
-    best = select_best_resolution((height, width), optional(asked.config, "image_grid_pinpoints"))
+    best = best_canvas(size, optional(asked.config, "image_grid_pinpoints"))
     rows, columns = (pixels // tile * side for pixels in best)
     above = beside = 0
     if width / height > columns / rows:
@@ -107,6 +106,19 @@ def _canvas(asked: Asked, size: Size) -> tuple[int, int, Box]:
     if ratio > MUCH:
         rows, columns = int(rows // ratio), int(columns // ratio)
     return rows, columns, box
+
+
+def best_canvas(size: Size, allowed: Sequence[Sequence[int]]) -> tuple[int, int]:
+    """Return the height and width that hold most of a picture's pixels, and least that is empty."""
+
+    def fit(canvas: Sequence[int]) -> tuple[int, int]:
+        shrink = min(canvas[1] / size[0], canvas[0] / size[1])
+        filled = int(size[0] * shrink) * int(size[1] * shrink)
+        filled = min(filled, size[0] * size[1])
+        return filled, filled - canvas[0] * canvas[1]
+
+    height, width = max(allowed, key=fit)
+    return int(height), int(width)
 
 
 def _shown(size: Size, canvas: tuple[int, int], cut: tuple[float, float]) -> Box:
