@@ -66,13 +66,17 @@ def prepare_chats(loaded: Loaded, chats: Sequence[Sequence[dict[str, Any]]]) -> 
     A message has a role and a content of parts, {"type": "text", "text": ...} or {"type": "image",
     "image": ...}. Without a chat template, the texts and images follow each other as they are.
     """
+    return placed(processed(loaded, chats), loaded.model)
+
+
+def processed(loaded: Loaded, chats: Sequence[Sequence[Any]]) -> Any:
+    """Return what the processor makes of conversations, where and in the type that it makes it."""
     processor = loaded.processor
     padding = {"padding": True, "padding_side": "left"} if len(chats) > 1 else {}
     try:
         if getattr(processor, "chat_template", "") is not None:
-            inputs = _templated(processor, chats, padding)
-        else:
-            inputs = _concatenated(processor, chats, padding)
+            return _templated(processor, chats, padding)
+        return _concatenated(processor, chats, padding)
     except FoveateError:
         raise
     except ValueError as error:
@@ -80,7 +84,6 @@ def prepare_chats(loaded: Loaded, chats: Sequence[Sequence[dict[str, Any]]]) -> 
             f"the processor of {loaded.name} refuses this prompt: {error}; try another image size "
             "or fewer images"
         ) from error
-    return _placed(inputs, loaded.model)
 
 
 def _templated(processor: Any, chats: Sequence[Any], padding: dict[str, Any]) -> Any:
@@ -110,7 +113,8 @@ def _concatenated(processor: Any, chats: Sequence[Any], padding: dict[str, Any])
     )
 
 
-def _placed(inputs: Any, model: Any) -> Any:
+def placed(inputs: Any, model: Any) -> Any:
+    """Return inputs on the device of a model, numbers in its type."""
     inputs = inputs.to(model.device)
     for name, value in inputs.items():
         if torch.is_tensor(value) and value.is_floating_point():

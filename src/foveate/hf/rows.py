@@ -58,11 +58,15 @@ class Rows(CompressedCache):
             )
         seen, length = cache.seen, max([*self.lengths, cache.seen])
         shift = [0] if cache.shift is None else cache.shift.tolist()
-        for mine, other in zip(self.compressed_layers, cache.compressed_layers, strict=True):
-            stores = [_ragged(x.store) for x in (mine, other) if x.store.device is not None]
-            if stores:
-                mine.store = joined(stores, length)
-            other.reset()  # one after the other: what two hold is there twice in one layer only
+        try:
+            for mine, other in zip(self.compressed_layers, cache.compressed_layers, strict=True):
+                stores = [_ragged(x.store) for x in (mine, other) if x.store.device is not None]
+                if stores:
+                    mine.store = joined(stores, length)
+                other.reset()  # one after the other: only one layer is there twice
+        except BaseException:  # no memory for it: those that were there go on
+            self.keep(range(len(self)))
+            raise
         cache.reset()
         self.lengths += [seen] * len(shift)
         self.places += [place - by for by in shift]

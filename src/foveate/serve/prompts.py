@@ -1,0 +1,119 @@
+"""From a chat to what a model reads, and what that will take; in a thread beside the engine's."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+import transformers
+from jinja2 import TemplateError
+from packaging.version import Version
+
+from foveate.cli.answers import processed
+from foveate.cli.models import Loaded
+from foveate.errors import InputError
+from foveate.hf.kinds import has_features, visual_ids
+from foveate.hf.support import optional
+from foveate.serve.asking import TooLarge
+from foveate.serve.footprint import Footprint
+from foveate.serve.request import Request
+from foveate.serve.sampling import Sampler
+from foveate.serve.words import Words
+
+__all__ = ["Defaults", "Prompts"]
+
+
+class Defaults:
+    """What an answer is like where its request does not say."""
+
+    def __init__(self, max_new_tokens: int, temperature: float, top_p: float) -> None:
+        self.max_new_tokens, self.temperature, self.top_p = max_new_tokens, temperature, top_p
+
+
+class Prompts:
+    """Makes requests ready to be read."""
+
+    def __init__(
+        self, model: Any, processor: Any, footprint: Footprint, budget: int | None, say: Defaults
+    ) -> None:
+        self._loaded = Loaded(type(model).__name__, model, processor)
+        self._tokenizer = getattr(processor, "tokenizer", processor)
+        self._footprint, self._budget, self._say = footprint, budget, say
+        text = model.config.get_text_config(decoder=True)
+        self._room: int | None = optional(text, "max_position_embeddings")
+        self._visual = torch.tensor(visual_ids(model.config), dtype=torch.long)
+        self._ends = _ends(model, self._tokenizer)
+        parameters = set(inspect.signature(model.forward).parameters)
+        self._encodes = "mm_encoder_outputs" in parameters
+        self._both_ways = "token_type_ids" in parameters  # the parts of a picture see each other
+
+    def prepare(self, request: Request) -> None:
+        """Fill in what the prompt says; raises what is wrong with it."""
+        try:
+            inputs = processed(self._loaded, [request.ask.messages])
+        except TemplateError as error:
+            raise InputError(
+                f"the chat template of {self._loaded.name} refuses these messages: {error}"
+            ) from error
+        ids = inputs["input_ids"]
+        request.ask = replace(request.ask, messages=())  # whose pictures nobody needs again
+        request.inputs, request.seen, request.prompt = inputs, ids[0].tolist(), ids.shape[1]
+        request.visual = int(torch.isin(ids.cpu(), self._visual).sum())
+        request.chunked = self._whole(inputs)
+        self._limit(request)
+        self._voice(request)
+
+    def _limit(self, request: Request) -> None:
+        """Say how long the answer may be, and what all of it takes."""
+        most = request.ask.max_new_tokens or self._say.max_new_tokens
+        if self._room is not None:
+            if request.prompt >= self._room:
+                raise TooLarge(
+                    f"the prompt has {request.prompt:,} tokens, and the model reads "
+                    f"{self._room:,} with the answer; send less text, or fewer or smaller pictures"
+                )
+            most = min(most, self._room - request.prompt)
+        request.most = most
+        request.reserved = self._footprint.of(request.prompt + most)
+        if self._budget is not None and request.reserved > self._budget:
+            raise TooLarge(
+                f"a prompt of {request.prompt:,} tokens and an answer of {most:,} take "
+                f"{request.reserved:,} bytes of keys and values while they are read, and there are "
+                f"{self._budget:,}; ask for fewer tokens, or send smaller pictures"
+            )
+
+    def _voice(self, request: Request) -> None:
+        """Say how tokens are chosen, and how they are spelt."""
+        ask, say = request.ask, self._say
+        temperature = say.temperature if ask.temperature is None else ask.temperature
+        top_p = say.top_p if ask.top_p is None else ask.top_p
+        config = getattr(self._loaded.model, "generation_config", None)
+        request.sampler = Sampler(config, temperature, top_p, ask.seed)
+        request.words = Words(self._decode, ask.stop)
+        request.spell = lambda token: str(self._tokenizer.decode([token]))
+        request.ends = self._ends
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def _whole(self, inputs: Any) -> str | None:
+        """Return why a prompt cannot be read in chunks with the same result."""
+        if Version(transformers.__version__) < Version("5"):
+            return "this release of transformers reads prompts whole; 5.0 and later take chunks"
+        if has_features(inputs) and not self._encodes:
+            return "this model, or this release of it, reads pictures together with all the text"
+        if has_features(inputs) and self._both_ways:
+            return "the parts of a picture see each other in this model, so they are read together"
+        return None
+
+
+def _ends(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Return the ids that end an answer."""
+    config = getattr(model, "generation_config", None)
+    found = getattr(config, "eos_token_id", None)
+    if found is None:
+        found = getattr(tokenizer, "eos_token_id", None)
+    return frozenset([found] if isinstance(found, int) else found or ())
