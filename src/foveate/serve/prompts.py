@@ -10,7 +10,6 @@ from typing import Any
 import torch
 import transformers
 from jinja2 import TemplateError
-from packaging.version import Version
 
 from foveate.cli.answers import processed
 from foveate.cli.models import Loaded
@@ -101,7 +100,7 @@ class Prompts:
 
     def _whole(self, inputs: Any) -> str | None:
         """Return why a prompt cannot be read in chunks with the same result."""
-        if Version(transformers.__version__) < Version("5"):
+        if int(transformers.__version__.partition(".")[0]) < 5:
             return "this release of transformers reads prompts whole; 5.0 and later take chunks"
         if has_features(inputs) and not self._encodes:
             return "this model, or this release of it, reads pictures together with all the text"
