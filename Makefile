@@ -5,7 +5,7 @@ JOBS ?= 2
 WHAT ?= decode prefill peak sums rows papers peers
 
 .DEFAULT_GOAL := help
-.PHONY: setup demo test test-gpu test-matrix test-lm test-lmms check format bench bench-gpu results train-tiny clean help
+.PHONY: setup demo test test-gpu test-matrix test-lm test-lmms test-ray test-vllm check format bench bench-gpu results train-tiny clean help
 
 setup: ## make .venv ready (quick when it is)
 	@VENV=$(VENV) ./setup.sh
@@ -25,6 +25,14 @@ test-matrix: setup ## run the seam tests on every supported generation of transf
 test-lmms: ## run the tests of the lmms-eval plug-in, beside lmms-eval in .venv-lmms
 	@scripts/lmms.sh
 	OMP_NUM_THREADS=1 .venv-lmms/bin/python -m pytest tests/integrations/lmms $(ARGS)
+
+test-ray: ## run Ray Data and Ray Serve on small jobs, in .venv-ray
+	@VENV=.venv-ray EXTRAS=ray ./setup.sh
+	OMP_NUM_THREADS=1 .venv-ray/bin/python -m pytest tests/integrations/ray $(ARGS)
+
+test-vllm: ## run compressed prompts on vLLM's build for the CPU, in .venv-vllm
+	@scripts/vllm.sh
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/integrations/vllm $(ARGS)
 
 test-lm: ## run LongBench of lm-eval on a small model, in .venv-lm
 	@VENV=.venv-lm EXTRAS=lm ./setup.sh
@@ -59,7 +67,7 @@ train-tiny: setup ## train the embedded model from scratch (resumable)
 	$(PYTHON_BIN) -m foveate.tiny.train $(ARGS)
 
 clean: ## remove what the targets above have made, .venv included
-	rm -rf .venv .venv-lm .venv-lmms .matrix runs build dist .pytest_cache .hypothesis .ruff_cache .mypy_cache
+	rm -rf .venv .venv-lm .venv-lmms .venv-ray .venv-vllm .matrix runs build dist .pytest_cache .hypothesis .ruff_cache .mypy_cache
 	find src tests scripts examples -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 help: ## this list

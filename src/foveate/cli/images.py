@@ -45,8 +45,6 @@ def read_limited(
 
     `formats` are the names that Pillow gives to what may come; everything if None.
     """
-    from foveate.tiny.images import to_rgb
-
     try:
         image = Image.open(file, formats=formats)
     except UnidentifiedImageError:
@@ -57,18 +55,27 @@ def read_limited(
     except DAMAGED as error:
         raise InputError(f"{path} cannot be read: {error}; check the file") from error
     with image:
-        if image.width * image.height > max_pixels:
-            size = f"{image.width} x {image.height}"
-            raise InputError(_too_large(path, size, max_pixels, cure))
-        try:
-            image.load()
-            return _enlarged(to_rgb(image), path, max_pixels)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
-        except DAMAGED as error:
-            raise InputError(
-                f"{path} is damaged or cut off ({error}); save or download it again"
-            ) from error
+        return ready(image, path, max_pixels, cure)
+
+
+def ready(
+    image: Image.Image, path: str, max_pixels: int = MAX_PIXELS, cure: str = "make it smaller"
+) -> Image.Image:
+    """Return the same picture of an image that Pillow has opened."""
+    from foveate.tiny.images import to_rgb
+
+    if image.width * image.height > max_pixels:
+        size = f"{image.width} x {image.height}"
+        raise InputError(_too_large(path, size, max_pixels, cure))
+    try:
+        image.load()
+        return _enlarged(to_rgb(image), path, max_pixels)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except DAMAGED as error:
+        raise InputError(
+            f"{path} is damaged or cut off ({error}); save or download it again"
+        ) from error
 
 
 @contextlib.contextmanager

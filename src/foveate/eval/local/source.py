@@ -14,7 +14,7 @@ from foveate.errors import InputError
 from foveate.eval.local import pictures, rows
 from foveate.eval.task import Message, Metric, Part, Sample
 
-__all__ = ["Columns", "Local"]
+__all__ = ["Columns", "Local", "arranged"]
 
 PLACE = re.compile(r"<ImageHere>|<image>|\{(?:image|table)#\d+\}")
 SIZES = ("image_width", "image_height")
@@ -85,7 +85,7 @@ class Local:
             facts |= _box(row, columns.box, found)
         images = [_part(file, is_checked) for file in found]
         answers = () if columns.answer is None else _texts(row, columns.answer)
-        asked = Message("user", _parts(self._text(row), images))
+        asked = Message("user", arranged(self._text(row), images))
         sample = Sample(str(index + 1), ((asked,),), answers, facts)
         lack = self.metric.fault(sample)
         if lack is not None:
@@ -176,8 +176,8 @@ def _box(row: Mapping[str, Any], column: str, found: Sequence[Path | bytes]) -> 
     return {"bbox": row.get(column), "width": width, "height": height}
 
 
-def _parts(text: str, images: Sequence[Part]) -> tuple[Part, ...]:
-    """Text and images, these in the text's places for them, or before it if it has none."""
+def arranged(text: str, images: Sequence[Part]) -> tuple[Part, ...]:
+    """Return text and images, these in the text's places for them, or before it if it has none."""
     texts = PLACE.split(text)
     if len(texts) - 1 > len(images):
         raise InputError(
