@@ -8,6 +8,7 @@ before the fence, which no reader sees, says what is different there, one thing 
                replace TEXT => TEXT        run small, or elsewhere
                add WORDS                   to every command that is run
                after PAGE                  the programs of that page are run before
+               file NAME                   is also written to a file, for later blocks
                raises NAME                 a program that ends with this error
                exits NUMBER                commands that end with this code -->
 """
@@ -27,7 +28,8 @@ REASONS = {
 }
 COMMANDS = ("sh", "bash", "console")
 DATA = ("text", "json", "toml", "yaml", "html", "markdown", "makefile", "dockerfile")
-WORD = {"after": r"[\w./-]+\.md", "raises": r"\w+", "exits": r"\d+", "add": r".+"}
+WORD = {"after": r"[\w./-]+\.md", "raises": r"\w+", "exits": r"\d+"}
+WORD |= {"add": r".+", "file": r"[\w.-]+"}
 
 
 class BlockError(Exception):
@@ -43,6 +45,7 @@ class Note:
     replaced: tuple[tuple[str, str], ...] = ()
     add: str = ""
     after: str = ""
+    file: str = ""
     raises: str = ""
     exits: int = 0
 
@@ -112,7 +115,7 @@ def _checked(language: str, text: str, said: list[str], line: int) -> Block:
         except ValueError as error:
             raise BlockError(f"no JSON: {error}") from None
     block = Block(language, text, _note(said), line)
-    if said and language in DATA:
+    if language in DATA and block.note != Note(file=block.note.file):
         raise BlockError(f"a note about a block of {language}, which is not run")
     for old, _ in block.note.replaced:
         if old not in text:

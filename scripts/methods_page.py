@@ -34,7 +34,7 @@ This page is written by `scripts/methods_page.py` from the code.
 What every preset is made of with its own defaults, without `keep` and what the parts have by
 default. The parts are classes of `foveate.scope`, `foveate.score`, `foveate.budget`,
 `foveate.reduce` and `foveate.schedule`, whose docstrings say what they do; a method of your own
-[takes the same ones](usage.md#a-method-of-your-own).
+[takes the same ones](new-method.md).
 
 """
 

@@ -32,6 +32,7 @@ class Desk:
         for name in ("examples", "benchmarks/results", "docs/charts"):
             shutil.copytree(ROOT / name, folder / name)
         monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "path", [*sys.path])  # commands add the folder
         monkeypatch.setenv("COLUMNS", "200")
         scripts = sysconfig.get_path("scripts")
         monkeypatch.setenv("PATH", f"{scripts}{os.pathsep}{os.environ['PATH']}")
@@ -52,6 +53,8 @@ class Desk:
 
     def run(self, block):
         """Run a block as far as its note does not excuse it."""
+        if block.note.file:
+            Path(block.note.file).write_text(block.text)
         if block.language == "python":
             self.run_program(block)
         elif block.language in COMMANDS:

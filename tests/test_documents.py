@@ -8,6 +8,7 @@ from pathlib import Path
 
 import charts
 import check_docs
+import figures
 import pytest
 import tables
 
@@ -102,6 +103,10 @@ def test_charts_older_than_their_numbers_are_found(tmp_path, capsys):
     (folder / "sums-cpu.json").unlink()
     assert charts.main([], tmp_path) == 1
     assert "no sums-cpu.json" in capsys.readouterr().out
+
+
+def test_the_figure_is_that_of_the_program():
+    assert figures.TARGET.read_text() == figures.figure()
 
 
 def test_table_without_results_is_an_error(results, capsys):

@@ -5,9 +5,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from foveate import Method, method, methods
+from foveate import Method, methods
 from foveate.errors import InputError
 from foveate.eval.entry import Entry
+from foveate.methods.own import made
 
 T = TypeVar("T")
 
@@ -46,7 +47,7 @@ def parse_option(text: str) -> tuple[str, Any]:
 def build_method(name: str, keep: str | None, options: Sequence[str]) -> Method:
     """Return the method that the words describe; without `keep`, with the method's own default."""
     share = None if keep is None else parse_keep(keep)
-    return method(name, keep=share, **parse_options(name, options))
+    return made(name, share, **parse_options(name, options))
 
 
 def parse_options(name: str, options: Sequence[str]) -> dict[str, Any]:

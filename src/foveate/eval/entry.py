@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import foveate
 from foveate.method import Method
+from foveate.methods.own import made
 
 __all__ = ["FULL", "Entry"]
 
@@ -16,7 +16,7 @@ Keep = float | int | str
 
 @dataclass(frozen=True)
 class Entry:
-    """A preset with options; `label` is what tables call it.
+    """A preset, ours or `module:function`, with options; `label` is what tables call it.
 
     >>> Entry("snapkv", {"window": 16}).label
     'snapkv(window=16)'
@@ -35,7 +35,7 @@ class Entry:
         """Return the method at that budget; None for the untouched model."""
         if self.preset == "full":
             return None
-        return foveate.method(self.preset, keep=keep, **self.options)  # type: ignore[arg-type]
+        return made(self.preset, keep, **self.options)
 
 
 FULL = Entry("full")
