@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from torch import Tensor
 from foveate.errors import InputError
 from foveate.picture import Picture
 from foveate.types import Bool, Float, Int
+
+if TYPE_CHECKING:
+    from foveate.report.overlay import Overlay
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +120,16 @@ class CacheReport:
         if self._scene is None:
             raise InputError("nothing has passed through this cache yet; call model.generate first")
         return self._scene.pictures(row, sizes, processor)
+
+    def show(self, images: Sequence[Any] | None = None, **options: Any) -> Overlay:
+        """Return a picture of what is kept, which a notebook shows and `save` writes as PNG.
+
+        `images` are the row's pictures (Pillow), on which it is drawn; `layer` and `head` choose
+        one of them in place of all, `row` another row, `processor` is the image processor.
+        """
+        from foveate.report.overlay import overlay
+
+        return overlay(self, images, **options)
 
     def share(self, tokens: Bool[Tensor, "B T"]) -> Float[Tensor, " B"]:
         """Return which share of the marked prompt tokens each row holds, over layers and heads.

@@ -6,7 +6,7 @@ from importlib import import_module
 
 import typer
 
-COMMANDS = {name: name for name in ("demo", "ask", "methods", "heads", "calibrate")}
+COMMANDS = {name: name for name in ("demo", "ask", "report", "methods", "heads", "calibrate")}
 COMMANDS |= {"eval": "evaluate", "bench": "bench", "serve": "serve"}  # by name: its module
 COMMANDS |= {"doctor": "doctor"}
 

@@ -70,7 +70,7 @@ def command(
     from foveate.cli import answers, images, models, options
 
     *paths, question = words
-    _check(paths, question)
+    check(paths, question)
     pictures = [images.open_image(path, max_pixels) for path in paths]
     chosen = options.build_method(method, keep, option or [])
     settings = {"storage": storage, "quantized": quantized}
@@ -91,7 +91,8 @@ def command(
         _show(found)
 
 
-def _check(paths: list[str], question: str) -> None:
+def check(paths: list[str], question: str) -> None:
+    """Raise `InputError` where the words are no images and a question."""
     from foveate.errors import InputError
 
     if not paths:

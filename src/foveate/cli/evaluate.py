@@ -133,7 +133,7 @@ def command(
     }
     chosen |= {"--keep": keep, "--data": data} | {_word(name): own[name] for name in own}
     if study is None:
-        asked, grid = _asked(_tasks(names, data, own), _entries(methods, entry, option), keep)
+        asked, grid = _asked(_tasks(names, data, own), chosen_entries(methods, entry, option), keep)
     else:
         asked, grid = _study(study, chosen)
     grid = _sized(grid, number, seeds, everything=data is not None)
@@ -201,7 +201,7 @@ def _tasks(names: list[str] | None, data: Path | None, own: dict[str, Any]) -> t
     return found
 
 
-def _entries(
+def chosen_entries(
     methods: str | None, entries: list[str] | None, option: list[str] | None
 ) -> tuple[Any, ...]:
     """Return the methods with their options."""

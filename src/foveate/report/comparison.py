@@ -1,0 +1,132 @@
+"""One question about some pictures, answered with the full cache and with smaller ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from foveate.cli import answers
+from foveate.cli.models import Loaded
+from foveate.cli.options import parse_entry
+from foveate.errors import FoveateError, InputError
+from foveate.eval.entry import Entry, Keep
+from foveate.eval.fidelity import references
+from foveate.method import Method
+from foveate.report.runs import Asked, failed, look
+from foveate.report.shown import shown
+from foveate.report.words import Piece, prompt
+
+__all__ = ["FORMAT", "Comparison", "collect"]
+
+FORMAT = 1  # of the values; a page refuses others
+Tell = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a page shows, as plain values; `runs` are by method, and by budget within a method."""
+
+    model: str
+    question: str
+    visual: int
+    full: dict[str, Any] = field(repr=False)
+    runs: tuple[dict[str, Any], ...] = field(repr=False)
+    prompt: tuple[Piece, ...] = field(repr=False)
+    pictures: tuple[dict[str, Any], ...] = field(repr=False)
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as JSON can hold it."""
+        return {"format": FORMAT, **vars(self)}
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Return the numbers and answers of the full cache and of all runs, without the marks."""
+        packed = {"kept_visual", "kept_text", "window", "look", "layers", "parts"}
+        rows = [{"method": "full", "keep": 1.0, **self.full}, *self.runs]
+        return [{name: row[name] for name in row if name not in packed} for row in rows]
+
+
+def collect(
+    loaded: Loaded,
+    images: Sequence[Image.Image],
+    question: str,
+    methods: Sequence[Entry | str] = ("aircache",),
+    keeps: Sequence[Keep] = (0.5, 0.1, 0.01),
+    *,
+    max_new_tokens: int = 64,
+    measured: bool = True,
+    tell: Tell | None = None,
+    **settings: Any,
+) -> Comparison:
+    """Return what every method keeps and answers at every budget, beside the full cache.
+
+    A method is a name, or one with options such as "snapkv(window=16)". `measured` also follows the
+    full answer token by token, for shares of attention and divergences; `settings` are those of
+    `compress`. A run that fails says why among the others; if all fail, the first error is raised.
+    """
+    tell = tell or _silent
+    built = _built(methods, keeps)
+    tell(0, len(built) + 1, "full cache")
+    inputs = answers.prepare(loaded, images, question)
+    reference = None
+    if measured:
+        reference = references(loaded.model, inputs, max_new_tokens=max_new_tokens)
+    full = answers.told(loaded, inputs, None, max_new_tokens).answer
+    seen = shown(loaded, inputs, images)
+    asked = Asked(loaded, inputs, seen, full, reference, max_new_tokens, settings)
+    runs: list[dict[str, Any]] = []
+    errors: list[FoveateError] = []
+    for entry, keep, method in built:
+        tell(len(runs) + 1, len(built) + 1, f"{entry.label}, keep {keep}")
+        try:
+            found = asked.run(method)
+        except FoveateError as error:
+            errors.append(error)
+            found = failed(error)
+        runs.append({"method": entry.label, "keep": keep, "budget": told_keep(keep), **found})
+    if len(errors) == len(built):
+        raise errors[0]
+    return Comparison(
+        loaded.name,
+        question,
+        len(seen.visual),
+        {**asked.full_values(), "look": look(reference)},
+        tuple(runs),
+        tuple(prompt(loaded.processor, seen.ids, seen.owners)),
+        tuple(seen.pictures),
+        tuple(seen.notes),
+    )
+
+
+def _built(
+    methods: Sequence[Entry | str], keeps: Sequence[Keep]
+) -> list[tuple[Entry, Keep, Method]]:
+    """Return every method at every budget."""
+    built = []
+    for entry in (parse_entry(x) if isinstance(x, str) else x for x in methods):
+        for keep in keeps:
+            method = entry.method(keep)
+            if method is None:
+                raise InputError("the full cache is shown anyway; name another method than full")
+            built.append((entry, keep, method))
+    if not built:
+        raise InputError("no method or no budget came; give at least one of each")
+    return built
+
+
+def told_keep(keep: Keep) -> str:
+    """Return a budget as people read it.
+
+    >>> told_keep(0.015), told_keep(64), told_keep("auto")
+    ('1.5 %', '64 tokens', 'auto')
+    """
+    if isinstance(keep, float):
+        return f"{100 * keep:g} %"
+    return f"{keep} tokens" if isinstance(keep, int) else keep
+
+
+def _silent(done: int, total: int, what: str) -> None:
+    """Tell nobody."""

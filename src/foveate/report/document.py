@@ -1,0 +1,88 @@
+"""The page: one HTML file with its own data, styles and scripts, which asks nobody for anything."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from foveate.errors import InputError
+from foveate.report.comparison import Comparison
+
+__all__ = ["page", "script", "style", "write"]
+
+STYLES = ("page.css", "panel.css", "details.css")
+SCRIPTS = (
+    "dom.js", "data.js", "paint.js", "stage.js", "controls.js", "answer.js",
+    "gallery.js", "layers.js", "curve.js", "words.js", "numbers.js", "main.js",
+)  # fmt: skip
+
+
+def style() -> str:
+    """Return the styles of the page."""
+    return "\n".join(_text(name) for name in STYLES)
+
+
+def script() -> str:
+    """Return the scripts of the page, which share one scope and leave `window.foveate` alone."""
+    return '(() => {\n"use strict";\n' + "\n".join(_text(name) for name in SCRIPTS) + "})();\n"
+
+
+def page(comparison: Comparison | Mapping[str, Any]) -> str:
+    """Return the page of a comparison, or of what its `to_dict` returned."""
+    from foveate import __version__
+
+    values = comparison.to_dict() if isinstance(comparison, Comparison) else dict(comparison)
+    styles, scripts = style(), script()
+    policy = (
+        f"default-src 'none'; img-src data:; style-src {_digest(styles)}; "
+        f"script-src {_digest(scripts)}; base-uri 'none'; form-action 'none'"
+    )
+    return Template(_text("page.html")).substitute(
+        policy=policy,
+        title=html.escape(f"{values['question'][:80]} · Foveate"),
+        style=styles,
+        script=scripts,
+        data=island({"version": __version__, **values}),
+    )
+
+
+def write(comparison: Comparison | Mapping[str, Any], path: str | Path) -> Path:
+    """Write the page to a file, and return where; raises `InputError` where that cannot be."""
+    path = Path(path).expanduser()
+    try:
+        path.write_text(page(comparison), encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"the report cannot be written to {path} ({error.strerror}); name a file in a folder "
+            "that you may write to"
+        ) from error
+    return path
+
+
+def island(values: Mapping[str, Any]) -> str:
+    r"""Return values as JSON that ends no script element, whatever is in them.
+
+    >>> island({"said": "</script>"})
+    '{"said":"\\u003c/script\\u003e"}'
+    """
+    text = json.dumps(values, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    for sign in "<>&":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
+
+
+def _digest(text: str) -> str:
+    """Return what a policy calls the one style or script that it allows."""
+    found = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(found).decode('ascii')}'"
+
+
+def _text(name: str) -> str:
+    return (resources.files("foveate.report") / "web" / name).read_text(encoding="utf-8")

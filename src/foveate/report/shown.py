@@ -1,0 +1,62 @@
+"""What is asked about: the tokens of a prompt, and where the visual ones are on its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from foveate.cli.models import Loaded
+from foveate.errors import InputError
+from foveate.hf.kinds import visual_ids
+from foveate.hf.views import pictures
+from foveate.report.pixels import carried
+from foveate.report.places import Sheet, placed, unplaced
+
+__all__ = ["Shown", "shown"]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A prompt of one row: its ids, its visual and its text positions, and its pictures."""
+
+    ids: list[int]
+    visual: list[int]
+    text: list[int]
+    owners: list[int | None]  # per token the number of its picture, -1: of none, None: text
+    pictures: list[dict[str, Any]]
+    notes: list[str]
+
+
+def shown(loaded: Loaded, inputs: Mapping[str, Any], images: Sequence[Image.Image]) -> Shown:
+    """Return what a page has to know of a prompt and its pictures."""
+    config, processor = loaded.model.config, getattr(loaded.processor, "image_processor", None)
+    ids = inputs["input_ids"][0].tolist()
+    marks = set(visual_ids(config))
+    visual = [position for position, token in enumerate(ids) if token in marks]
+    text = [position for position, token in enumerate(ids) if token not in marks]
+    number = {position: i for i, position in enumerate(visual)}
+    owners: list[int | None] = [-1 if token in marks else None for token in ids]
+    notes: list[str] = []
+    found: list[dict[str, Any]] = []
+    try:
+        sizes = [image.size for image in images]
+        known = pictures(config, inputs, sizes, processor=processor)
+        for i, picture in enumerate(known):
+            for view in picture.views:
+                for position in (p for row in view.positions for p in row if p >= 0):
+                    owners[position] = i
+            image = images[i] if i < len(images) else None
+            found.append(_drawn(image, placed(picture, number)))
+    except InputError as error:
+        notes.append(f"the visual tokens are shown in reading order: {error}")
+        owners = [None if owner is None else -1 for owner in owners]
+        found = [_drawn(None, [unplaced(range(len(visual)))])]
+    return Shown(ids, visual, text, owners, found, notes)
+
+
+def _drawn(image: Image.Image | None, sheets: list[Sheet]) -> dict[str, Any]:
+    size = {"width": image.width, "height": image.height} if image is not None else {}
+    return {"src": None if image is None else carried(image), **size, "sheets": sheets}

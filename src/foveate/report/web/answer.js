@@ -1,0 +1,97 @@
+// What was asked, what came out, and what it cost.
+
+function question(comparison) {
+  return el(
+    "div",
+    { class: "question" },
+    el("p", { class: "kicker" }, "Question"),
+    el("h1", {}, comparison.question),
+  );
+}
+
+function answer(comparison, state, change) {
+  const kicker = el("p", { class: "kicker" });
+  const text = el("p", { class: "answer", id: "answer" });
+  const verdict = el("p", { class: "verdict", id: "verdict" });
+  change.on(() => {
+    const run = comparison.run(state.method, state.budget);
+    kicker.textContent = run.full ? "Answer with the full cache" : `Answer with ${run.method}, ${run.budget} kept`;
+    text.replaceChildren(...answerParts(comparison, run));
+    text.classList.toggle("long", text.textContent.length > 60);
+    verdict.replaceChildren(...verdictOf(comparison, run));
+  });
+  return el("div", { class: "told", "aria-live": "polite" }, kicker, text, verdict);
+}
+
+function answerParts(comparison, run) {
+  if (run.error) return [el("span", { class: "error" }, run.error)];
+  if (run.full) return [spoken(comparison.full.answer)];
+  if (!run.answer && comparison.isSame(run)) return [spoken("")];
+  return run.parts.map(([kind, words]) => {
+    if (kind === "same") return el("span", {}, words);
+    if (kind === "full") return el("del", { "aria-label": `full cache only: ${words}` }, words);
+    return el("ins", { "aria-label": `here only: ${words}` }, words);
+  });
+}
+
+function spoken(text) {
+  return text ? el("span", {}, text) : el("span", { class: "soft" }, "(nothing)");
+}
+
+function verdictOf(comparison, run) {
+  if (run.error) return [sign(false), "This run failed; the others are complete."];
+  if (run.full) return [sign(true), "What every other answer is compared with."];
+  if (comparison.isSame(run)) return [sign(true), "The same as with the full cache."];
+  return [
+    sign(false),
+    "Not what the full cache says: ",
+    el("span", { class: "said" }, run.answer || "(nothing)"),
+    " instead of ",
+    el("span", { class: "said" }, comparison.full.answer || "(nothing)"),
+    ".",
+  ];
+}
+
+function sign(isGood) {
+  const name = isGood ? "sign good" : "sign bad";
+  return el("span", { class: name, "aria-hidden": "true" }, isGood ? "✓" : "≠");
+}
+
+function facts(comparison, state, change) {
+  const list = el("dl", { class: "facts" });
+  change.on(() => {
+    const run = comparison.run(state.method, state.budget);
+    list.replaceChildren(...(run.error ? [] : factsOf(comparison, state, run)));
+  });
+  return list;
+}
+
+function factsOf(comparison, state, run) {
+  const { full } = comparison;
+  const tokens = sum(comparison.shares(run, "visual", state.layer, state.head));
+  const bytes = run.full ? full.bytes_stored : run.bytes_stored;
+  const whole = run.full ? full.bytes_stored : run.bytes_full;
+  const step = run.full ? full.decode_ms : run.decode_ms;
+  const found = [
+    fact("tokens", "Visual tokens", kept(tokens), `of ${number(comparison.visual)}`, tokens / comparison.visual),
+    fact("bytes", "Cache", size(bytes), `of ${size(whole)}`, bytes / whole),
+  ];
+  const mass = run.full ? (full.look ? 1 : undefined) : run.fidelity?.mass;
+  if (mass !== undefined) {
+    found.push(fact("mass", "Attention kept", percent(mass), "of the answer’s looks", mass));
+  }
+  const other = `full cache: ${milliseconds(full.decode_ms)}`;
+  found.push(fact("step", "Each new token", milliseconds(step), other, null));
+  return found;
+}
+
+function fact(id, name, value, rest, share) {
+  const meter = share === null ? null : el("span", { class: "bar", "aria-hidden": "true" }, el("i"));
+  if (meter) meter.firstChild.style.width = `${100 * Math.min(share, 1)}%`;
+  return el(
+    "div",
+    { id: `fact-${id}` },
+    el("dt", {}, name),
+    el("dd", {}, el("b", {}, value), " ", el("small", {}, rest), meter),
+  );
+}
