@@ -2,7 +2,7 @@
 VENV ?= .venv
 PYTHON_BIN := $(VENV)/bin/python
 JOBS ?= 2
-WHAT ?= decode prefill peak sums rows papers peers
+WHAT ?= decode prefill peak sums rows papers peers serve
 
 .DEFAULT_GOAL := help
 .PHONY: setup demo test test-gpu test-matrix test-lm test-lmms test-ray test-vllm check format bench bench-gpu results train-tiny clean help

@@ -28,6 +28,13 @@ from foveate.bench.prefill import (
 )
 from foveate.bench.result import Spread, record
 from foveate.bench.rows import VARIANTS, measure_rows, rows_chart, rows_setting, rows_table
+from foveate.bench.serve import (
+    measure_serve,
+    serve_chart,
+    serve_setting,
+    serve_table,
+    serve_ticks,
+)
 from foveate.bench.subject import Chart, Goal, Line, Panel, Result, Subject
 from foveate.bench.sums import measure_sums, sums_chart, sums_setting, sums_table
 
@@ -111,6 +118,15 @@ SUBJECTS = {
         table=peers_table,
         chart=peers_chart,
         heeds=("keep", "rounds", "dtype", "peer_python"),
+    ),
+    "serve": Subject(
+        about="how many users fit into the same bytes of keys and values",
+        setting=serve_setting,
+        measure=measure_serve,
+        ticks=serve_ticks,
+        table=serve_table,
+        chart=serve_chart,
+        heeds=("keep", "rounds", "dtype"),
     ),
 }
 

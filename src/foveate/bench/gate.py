@@ -42,6 +42,7 @@ TESTS = {
         ("tests/hf", "qwen2-vl or cache or ragged or static"),
         ("tests/methods", "snapkv or adakv or expected or knorm"),
     ),
+    "serve": (("tests/serve", "engine"), ("tests/hf", "joined or ragged")),
 }
 
 
