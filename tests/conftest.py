@@ -18,6 +18,7 @@ import torch
 collect_ignore = [
     "alone.py",
     "decoding.py",
+    "easels.py",
     "desk.py",
     "families",
     "gold.py",
@@ -26,6 +27,7 @@ collect_ignore = [
     "histories.py",
     "kernels/hopper.py",
     "launching.py",
+    "painting.py",
     "parallel_worker.py",
     "questions.py",
     "ranks_worker.py",
