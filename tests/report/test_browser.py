@@ -1,0 +1,315 @@
+"""The page in a real browser: what it shows, by mouse, keyboard and ear, on any screen."""
+
+import base64
+import copy
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from foveate.report import collect
+
+ROWS, COLUMNS = 11, 13
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+
+
+def runs(comparison, method):
+    return {run["budget"]: run for run in comparison.runs if run["method"] == method}
+
+
+def first_number(text):
+    return float(re.search(r"[\d.]+", text.replace(",", "")).group())
+
+
+def shot(opened, place="#sight"):
+    """Return what a screen shows of an element."""
+    return Image.open(io.BytesIO(opened.page.locator(place).screenshot())).convert("RGB")
+
+
+def only(marks, count):
+    """Pack marks of `count` layers and heads that all keep the same tokens."""
+    packed = np.packbits(np.tile(np.asarray(marks, bool), count), bitorder="little")
+    return base64.b64encode(packed.tobytes()).decode()
+
+
+def test_it_opens_from_disk_and_asks_for_nothing(show, comparison):
+    opened = show(comparison)
+    assert opened.said == []
+    assert [url for url in opened.asked if not url.startswith(("file:", "data:"))] == []
+    assert len([url for url in opened.asked if url.startswith("file:")]) == 1
+    assert opened.text("h1") == comparison.question
+
+
+def test_the_slider_moves_what_is_kept(show, comparison):
+    opened = show(comparison)
+    opened.change(method="aircache")
+    opened.page.focus("#budget")
+    opened.page.keyboard.press("Home")
+    known = runs(comparison, "aircache")
+    for number, budget in enumerate(("1 %", "10 %", "50 %")):
+        if number:
+            opened.page.keyboard.press("ArrowRight")
+        opened.wait("#caption", f", {budget}:")
+        told = first_number(opened.text("#fact-tokens dd"))
+        assert told == pytest.approx(known[budget]["visual_kept"], abs=0.5)
+        assert opened.page.get_attribute("#budget", "aria-valuetext").startswith(f"{budget}, ")
+        wrong = known[budget]["answer"] != comparison.full["answer"]
+        assert ("Not what" in opened.text("#verdict")) == wrong
+    opened.page.keyboard.press("End")
+    opened.wait("#caption", "Full cache")
+    assert first_number(opened.text("#fact-tokens dd")) == comparison.visual
+
+
+def test_layers_and_heads_are_counted_apart(show, comparison):
+    opened = show(comparison)
+    run = runs(comparison, "snapkv")["10 %"]
+    layers, count = len(run["layers"]), comparison.visual
+    bits = np.unpackbits(
+        np.frombuffer(base64.b64decode(run["kept_visual"]), np.uint8), bitorder="little"
+    )
+    marks = bits[: layers * 2 * count].reshape(layers, 2, count)
+    opened.change(method="snapkv", budget="10 %")
+    for layer, head in ((0, 1), (3, 0), (layers - 1, 1)):
+        opened.page.locator("#layer").fill(str(layer + 1))
+        opened.page.locator("#head").fill(str(head + 1))
+        opened.wait("#caption", f"layer {layer}, head {head}:")
+        assert first_number(opened.text("#fact-tokens dd")) == marks[layer, head].sum()
+    opened.change(method="aircache")
+    assert opened.page.is_disabled("#head")  # all heads keep the same
+
+
+def test_a_patch_is_told_by_keyboard(show, comparison):
+    opened = show(comparison)
+    opened.change(method="snapkv", budget="10 %", layer=3, head=0)
+    run = runs(comparison, "snapkv")["10 %"]
+    bits = np.unpackbits(
+        np.frombuffer(base64.b64decode(run["kept_visual"]), np.uint8), bitorder="little"
+    )
+    marks = bits[3 * 2 * comparison.visual :][: comparison.visual]
+    row, column = ROWS // 2, COLUMNS // 2
+    opened.page.focus("#sight")
+    for key, down, right in (("Up", 0, 0), ("Up", -1, 0), ("Right", 0, 1), ("Down", 1, 0)):
+        opened.page.keyboard.press(f"Arrow{key}")
+        row, column = row + down, column + right
+        told = opened.text("#caption")
+        kept = marks[row * COLUMNS + column]
+        assert told.startswith(f"Row {row + 1}, column {column + 1}: ")
+        assert ("not kept" not in told) == kept
+    opened.page.keyboard.press("Escape")
+    assert opened.text("#caption").startswith("snapkv, 10 %")
+
+
+def test_every_control_is_reached_and_named(show, comparison):
+    opened = show(comparison)
+    wanted = {"sight", "looks", "budget", "layer", "method-aircache"}
+    opened.change(method="aircache")
+    seen = set()
+    for _ in range(60):
+        opened.page.keyboard.press("Tab")
+        seen.add(opened.page.evaluate("document.activeElement.id"))
+    assert wanted <= seen
+    nameless = opened.page.evaluate(
+        """() => [...document.querySelectorAll("button, input, canvas[role], [role=img]")]
+            .filter((one) => !(one.labels?.length || one.ariaLabel || one.textContent.trim()))
+            .map((one) => one.outerHTML.slice(0, 80))"""
+    )
+    assert nameless == []
+    live = opened.page.locator("[aria-live]").count()
+    assert live >= 2 and opened.page.get_attribute("html", "lang") == "en"
+
+
+def test_side_by_side_shows_every_run_and_chooses_it(show, comparison):
+    opened = show(comparison)
+    thumbs = opened.page.locator(".thumb")
+    assert thumbs.count() == len(comparison.runs)
+    names = [thumbs.nth(i).get_attribute("aria-label") for i in range(thumbs.count())]
+    for run in comparison.runs:
+        start = f"{run['method']}, {run['budget']}: {run['answer'] or '(nothing)'}"
+        assert any(name.startswith(start) for name in names)
+    opened.page.get_by_label("snapkv, 50 %").click()
+    opened.wait("#caption", "snapkv, 50 %")
+    assert opened.page.locator(".thumb[aria-pressed=true]").count() == 1
+
+
+def test_bars_choose_a_layer_and_let_it_go(show, comparison):
+    opened = show(comparison)
+    opened.change(method="aircache", budget="10 %")
+    bars = opened.page.locator(".layer")
+    run = runs(comparison, "aircache")["10 %"]
+    assert bars.count() == len(run["layers"])
+    told = [first_number(bars.nth(i).get_attribute("aria-label").split(":")[1]) for i in range(6)]
+    assert told == pytest.approx([one["visual"] for one in run["layers"]], abs=0.5)
+    bars.nth(2).click()
+    opened.wait("#caption", "layer 2:")
+    bars.nth(2).click()
+    opened.wait("#caption", "on average")
+
+
+def test_tables_say_what_pictures_show(show, comparison):
+    opened = show(comparison)
+    opened.change(method="snapkv", budget="50 %")
+    opened.page.get_by_text("The patches as a table").click()
+    opened.page.wait_for_selector(".patches td")
+    cells = opened.page.locator(".patches tbody td").all_inner_texts()
+    assert len(cells) == comparison.visual
+    mean = sum(map(float, cells)) / len(cells) / 100
+    run = runs(comparison, "snapkv")["50 %"]
+    assert mean == pytest.approx(run["visual_kept"] / comparison.visual, abs=0.01)
+    rows = opened.page.locator("#numbers tbody tr")
+    assert rows.count() == 1 + len(comparison.runs)
+    assert f"{100 * run['fidelity']['mass']:.0f} %" in opened.text("#numbers")
+
+
+def test_answers_are_told_apart_by_more_than_colour(show, values):
+    values["runs"][0] |= {
+        "answer": "a blue car", "parts": [["same", "a "], ["full", "red "], ["said", "blue "]]
+    }  # fmt: skip
+    opened = show(values)
+    opened.change(method="aircache", budget="50 %")
+    assert opened.text("#answer del").strip() == "red"
+    assert opened.text("#answer ins").strip() == "blue"
+    style = "one => getComputedStyle(one).textDecorationLine"
+    assert opened.page.eval_on_selector("#answer del", style) == "line-through"
+    assert opened.page.eval_on_selector("#answer ins", style) == "underline"
+    assert opened.text("#verdict .sign") == "≠"
+
+
+@pytest.mark.parametrize("width", [320, 390, 768])
+def test_nothing_scrolls_sideways(show, values, width):
+    values["question"] = "Donaudampfschifffahrt" * 20
+    values["model"] = "somebody/with-a-very-long-name-" * 6
+    for run in values["runs"]:
+        run["answer"] = "0123456789" * 30
+        run["parts"] = [["said", run["answer"]]]
+    opened = show(values, width=width, height=700)
+    wide = "document.documentElement.scrollWidth"
+    assert opened.page.evaluate(wide) <= width
+    opened.page.get_by_text("The patches as a table").click()
+    opened.page.get_by_text("The layers as a table").click()
+    assert opened.page.evaluate(wide) <= width
+    assert opened.said == []
+
+
+def test_the_first_screen_holds_picture_answer_and_budget(show, comparison):
+    for width, height in ((1280, 800), (390, 844)):
+        opened = show(comparison, width, height)
+        for place in ("h1", "#answer", "#sight", "#budget"):
+            box = opened.page.locator(place).bounding_box()
+            assert box["y"] >= 0 and box["y"] + box["height"] <= height, (place, width)
+
+
+def test_hostile_words_are_only_words(show, values):
+    values |= {"question": HOSTILE, "model": HOSTILE, "notes": [HOSTILE]}
+    values["full"]["answer"] = HOSTILE
+    values["prompt"][-1]["text"] = HOSTILE
+    for run in values["runs"]:
+        run |= {"answer": HOSTILE, "parts": [["said", HOSTILE]], "notes": [HOSTILE]}
+        run["method"] += HOSTILE
+    opened = show(values)
+    assert opened.said == []
+    assert opened.text("h1") == HOSTILE
+    assert opened.page.locator("img, main script").count() == 0
+    opened.page.locator(".thumb").nth(1).click()
+    assert HOSTILE in opened.text("#answer")
+
+
+@pytest.fixture(scope="module")
+def painted(loaded):
+    """A white picture with one red patch, and what is kept of it."""
+    place = (7, 4)
+    image = Image.new("RGB", (16 * COLUMNS, 16 * ROWS), "white")
+    left, top = 16 * place[1], 16 * place[0]
+    ImageDraw.Draw(image).rectangle((left, top, left + 15, top + 15), fill=(220, 0, 0))
+    found = collect(loaded, [image], "AB?", ["random"], [0.5], max_new_tokens=1, measured=False)
+    return place, found.to_dict()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_painted_patch_shows_where_the_geometry_puts_it(show, painted, scheme):
+    (row, column), values = painted
+    (view,) = values["pictures"][0]["sheets"][0]["views"]
+    token = view["cells"][row * view["columns"] + column]
+    values = copy.deepcopy(values)
+    run = values["runs"][0]
+    run["heads"] = 1
+    reds = {}
+    for name, kept in (("alone", [token]), ("all others", set(range(143)) - {token})):
+        marks = np.isin(np.arange(143), list(kept))
+        run["kept_visual"] = only(marks, len(run["layers"]))
+        opened = show(values, color_scheme=scheme)
+        opened.change(method="random", budget="50 %")
+        pixels = np.asarray(shot(opened), int)
+        red = (pixels[..., 0] > 190) & (pixels[..., 1] < 40) & (pixels[..., 2] < 40)
+        reds[name] = red
+    high, wide = reds["alone"].shape
+    down, across = (axis.mean() for axis in reds["alone"].nonzero())
+    assert int(down / high * ROWS) == row and int(across / wide * COLUMNS) == column
+    assert reds["alone"].sum() > 0.6 * high * wide / ROWS / COLUMNS
+    assert not reds["all others"].any()  # there it is blurred, faded and hatched
+
+
+def test_dark_where_it_is_asked_for_and_light_in_print(show, comparison):
+    opened = show(comparison, color_scheme="dark")
+    shade = "getComputedStyle(document.body).backgroundColor"
+    assert max(map(int, re.findall(r"\d+", opened.page.evaluate(shade)))) < 40
+    opened.page.emulate_media(media="print")
+    assert min(map(int, re.findall(r"\d+", opened.page.evaluate(shade)))) > 240
+    assert not opened.page.is_visible(".controls")
+    assert opened.page.is_visible("#answer")
+
+
+def test_looks_are_discs_and_lost_ones_are_rings(show, comparison):
+    opened = show(comparison)
+    opened.change(method="snapkv", budget="1 %")
+    before = np.asarray(shot(opened))
+    opened.page.click("#looks")
+    opened.page.wait_for_selector("#looks[aria-pressed=true]")
+    assert "looked at, but not kept" in opened.text(".legend")
+    assert not np.array_equal(before, np.asarray(shot(opened)))
+
+
+def test_pictures_and_their_sheets_can_be_chosen(show, values):
+    picture = values["pictures"][0]
+    view = picture["sheets"][0]["views"][0]
+    tiles = [
+        {**view, "name": f"tile {i}", "box": [i / 2, 0, (i + 1) / 2, 1], "cells": view["cells"]}
+        for i in range(2)
+    ]
+    sheets = [{"name": "2 tiles", "views": tiles}, picture["sheets"][0]]
+    values["pictures"] = [picture, {**picture, "sheets": sheets}]
+    opened = show(values)
+    opened.page.get_by_role("button", name="Picture 2").click()
+    opened.page.get_by_role("button", name="2 tiles").wait_for()
+    opened.page.focus("#sight")
+    opened.page.keyboard.press("ArrowUp")
+    assert opened.text("#caption").startswith("tile 0, row ")
+    opened.page.get_by_role("button", name="whole").click()
+    assert opened.said == []
+
+
+def test_without_a_picture_there_is_a_grid(show, values):
+    for name in ("src", "width", "height"):
+        values["pictures"][0].pop(name)
+    opened = show(values)
+    opened.change(method="snapkv", budget="10 %", layer=3, head=0)
+    assert len(shot(opened).getcolors(1 << 24)) > 1
+    assert opened.said == []
+
+
+def test_a_failed_run_is_said_and_the_rest_is_there(show, values):
+    kept = {"method": "aircache", "keep": 0.01, "budget": "1 %"}
+    values["runs"] = [
+        {**kept, "error": "too small"} if run["budget"] == "1 %" and run["method"] == "aircache"
+        else run for run in values["runs"]
+    ]  # fmt: skip
+    opened = show(values)
+    opened.change(method="aircache", budget="1 %")
+    assert opened.text("#answer") == "too small"
+    assert opened.said == []
+
+
+def test_another_format_is_refused(show, comparison):
+    opened = show({**comparison.to_dict(), "format": 99})
+    assert "format 1, not 99" in opened.text(".error")
