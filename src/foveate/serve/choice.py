@@ -17,6 +17,7 @@ __all__ = ["Chosen", "chosen"]
 
 MOST = 4096  # of a number in an option: no window or kernel that fills the memory
 MOST_KEPT = 1 << 30
+LONGEST = 64  # name
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ def chosen(choice: Choice | None, settings: Settings) -> Chosen:
     """Return what a client asks for; what it leaves out is as the server was told."""
     asked = {} if choice is None else choice.model_dump(exclude_none=True)
     name = asked.pop("method", None)
-    _check_name(name, settings.methods)
+    if name is not None:
+        _check_name(name, settings.methods)
     _check_options(asked)
     if name is None:
         if settings.method is None:
@@ -54,17 +56,20 @@ def chosen(choice: Choice | None, settings: Settings) -> Chosen:
         raise _problem(f"kv: {error}") from None
 
 
-def _check_name(name: str | None, allowed: tuple[str, ...] | None) -> None:
-    if name is None or allowed is None:
-        return
-    for part in name.split("+"):
-        if part not in allowed:
+def _check_name(name: str, allowed: tuple[str, ...] | None) -> None:
+    parts = name.split("+")
+    if len(name) > LONGEST or len(parts) > 2:
+        raise _problem("kv.method is too long; give a name, or two with a plus between them")
+    for part in parts:
+        if allowed is not None and part not in allowed:
             shown = ", ".join(allowed)
-            raise _problem(f"kv.method {part[:60]!r} is not open to clients here; give {shown}")
+            raise _problem(f"kv.method {part!r} is not open to clients here; give one of {shown}")
 
 
 def _check_options(given: Mapping[str, Any]) -> None:
     words = _words()
+    if any(len(option) > LONGEST for option in given):
+        raise _problem("kv has an option with a very long name, which no method has")
     for option, value in given.items():
         allowed = words.get(option.removeprefix("host_"), set())
         if option == "keep":
@@ -74,10 +79,10 @@ def _check_options(given: Mapping[str, Any]) -> None:
         if isinstance(value, str):
             if value not in allowed:
                 shown = " or ".join(map(repr, sorted(allowed))) or "a number, true or false"
-                raise _problem(f"kv.{option[:60]}={value[:60]!r} is not for clients; give {shown}")
+                raise _problem(f"kv.{option}={value[:60]!r} is not for clients; give {shown}")
         elif not isinstance(value, bool | int | float | None) or (value and abs(value) > MOST):
             raise _problem(
-                f"kv.{option[:60]} is not for clients as it came; give a word of the method, true, "
+                f"kv.{option} is not for clients as it came; give a word of the method, true, "
                 f"false, or a number up to {MOST}"
             )
 

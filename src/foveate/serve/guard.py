@@ -32,6 +32,7 @@ class Record:
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     began: float = field(default_factory=time.perf_counter)
     status: int = 0
+    unread: bool = False
     told: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -54,7 +55,13 @@ class Guard:
             await self._app(scope, receive, send)
             return
         record = Record()
+        record.unread = _has_body(Headers(scope=scope))
         scope.setdefault("state", {})["record"] = record
+
+        async def heard() -> Message:
+            message = await receive()
+            record.unread = record.unread and bool(message.get("more_body"))
+            return message
 
         async def told(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -63,10 +70,12 @@ class Guard:
                 headers["x-request-id"] = record.id
                 headers["x-content-type-options"] = "nosniff"
                 headers["cache-control"] = "no-store"
+                if record.unread:  # else the rest would be read, however much it is
+                    headers["connection"] = "close"
             await send(message)
 
         try:
-            await self._passed(scope, receive, told, record)
+            await self._passed(scope, heard, told, record)
         finally:
             self._over(scope, record)
 
@@ -122,6 +131,10 @@ class Guard:
             seconds=round(record.seconds, 4),
             **record.told,
         )
+
+
+def _has_body(headers: Headers) -> bool:
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
 
 def _digest(key: bytes) -> bytes:
