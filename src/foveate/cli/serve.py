@@ -3,6 +3,7 @@
 import ipaddress
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,6 +72,7 @@ LogPrompts = Annotated[
 
 @console.reported
 def command(
+    context: typer.Context,
     model: Model = None,
     method: MethodName = "aircache",
     keep: Keep = None,
@@ -95,33 +97,61 @@ def command(
     log_prompts: LogPrompts = False,
 ) -> None:
     """Answer OpenAI's clients over HTTP, with compressed caches; logs are JSON lines on stderr."""
-    from foveate.cli import models, options
-    from foveate.serve import Settings, create_app
+    from foveate.serve import create_app
+
+    settings = read_settings(context.params, _hosts(host, server_name))
+    with console.only_stderr(), console.err().status("loading the model"):
+        engine = load_engine(context.params)
+    _run(create_app(engine, settings), settings, host, port)
+
+
+def read_settings(given: Mapping[str, Any], hosts: tuple[str, ...]) -> Any:
+    """Return the settings of a server that answers to these hosts, given the command's options."""
+    from foveate.cli import options
+    from foveate.serve import Settings
+
+    name, methods = given["method"], given["client_methods"]
+    method = options.parse_options(name, given["option"] or [])
+    method |= {} if given["keep"] is None else {"keep": options.parse_keep(given["keep"])}
+    return Settings(
+        model=given["model_name"] or given["model"] or "embedded",
+        method=name,
+        options=method,
+        methods=None if methods is None else _names(methods),
+        keys=_keys(given["api_key_file"]),
+        hosts=hosts,
+        picture_hosts=tuple(given["allow_host"] or ()),
+        body_bytes=parse_bytes("--max-body", given["max_body"]),
+        pixels=given["max_pixels"],
+        pictures=given["max_pictures"],
+        max_new_tokens=given["max_new_tokens"],
+        seconds=given["timeout"],
+        log_prompts=given["log_prompts"],
+    )
+
+
+def read_engine(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return method, budget and queue of the engine, given the command's options."""
+    from foveate.cli import options
+
+    text, name = given["kv_bytes"], given["method"]
+    return {
+        "method": None
+        if name == "full"
+        else options.build_method(name, given["keep"], given["option"] or []),
+        "kv_bytes": None if text is None else parse_bytes("--kv-bytes", text),
+        "queue": given["queue"],
+    }
+
+
+def load_engine(given: Mapping[str, Any]) -> Any:
+    """Return the engine with its model, given the command's options."""
+    from foveate.cli import models
     from foveate.serve.engine import Engine
 
-    budget = None if kv_bytes is None else parse_bytes("--kv-bytes", kv_bytes)
-    given = options.parse_options(method, option or [])
-    given |= {} if keep is None else {"keep": options.parse_keep(keep)}
-    settings = Settings(
-        model=model_name or model or "embedded",
-        method=method,
-        options=given,
-        methods=None if client_methods is None else _names(client_methods),
-        keys=_keys(api_key_file),
-        hosts=_hosts(host, server_name),
-        picture_hosts=tuple(allow_host or ()),
-        body_bytes=parse_bytes("--max-body", max_body),
-        pixels=max_pixels,
-        pictures=max_pictures,
-        max_new_tokens=max_new_tokens,
-        seconds=timeout,
-        log_prompts=log_prompts,
-    )
-    chosen = None if method == "full" else options.build_method(method, keep, option or [])
-    with console.only_stderr(), console.err().status("loading the model"):
-        loaded = models.load(model, dtype, device, attn)
-        engine = Engine(loaded.model, loaded.processor, chosen, kv_bytes=budget, queue=queue)
-    _run(create_app(engine, settings), settings, host, port)
+    asked = read_engine(given)
+    loaded = models.load(given["model"], given["dtype"], given["device"], given["attn"])
+    return Engine(loaded.model, loaded.processor, **asked)
 
 
 def _run(app: Any, settings: Any, host: str, port: int) -> None:

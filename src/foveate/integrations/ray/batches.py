@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from foveate.cli import models
 from foveate.errors import FoveateError, InputError
 from foveate.eval.answering import Answerer, Told
 from foveate.eval.task import Metric, Sample, Task
+from foveate.integrations.ray.actors import use_threads
 from foveate.integrations.ray.cells import Reader
 
 __all__ = ["BatchGenerator"]
@@ -62,8 +62,7 @@ class BatchGenerator:
         self.method = _method(method, keep, options or {})
         if max_new_tokens < 1:
             raise InputError(f"max_new_tokens={max_new_tokens}; give at least 1")
-        if threads := threads or _cpus():
-            torch.set_num_threads(threads)
+        use_threads(threads)
         self.prefix, self.keep_images = prefix, keep_images
         self._reader = Reader(image, question, prompt, Path(folder).expanduser())
         self._task = _task(prompt, max_new_tokens)
@@ -160,17 +159,6 @@ def _method(
         given = "a complete method" if isinstance(method, Method) else "the full cache"
         raise InputError(f"keep or options came beside {given}; give them with a method's name")
     return method if isinstance(method, Method) else None
-
-
-def _cpus() -> int | None:
-    """Return the processors of the Ray actor that this runs in, if it does."""
-    ray = sys.modules.get("ray")
-    if ray is None or not ray.is_initialized():
-        return None
-    context = ray.get_runtime_context()
-    if context.get_actor_id() is None:
-        return None
-    return int(context.get_assigned_resources().get("CPU", 0)) or None
 
 
 def _task(prompt: str, max_new_tokens: int) -> Task:
