@@ -1,12 +1,16 @@
 """A reader at a desk: types what a document says in one folder, from top to bottom."""
 
+import contextlib
 import os
+import re
 import runpy
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import sysconfig
+import time
 import types
 import warnings
 from pathlib import Path
@@ -20,6 +24,7 @@ from foveate import cli
 ROOT = Path(__file__).resolve().parent.parent
 MAKEFILE = (ROOT / "Makefile").read_text()
 OPERATORS = ("|", "||", "&", "&&", ";", ">", ">>", "<")
+SERVER = re.compile(r"(?:127\.0\.0\.1|localhost):8000\b")
 
 
 class Desk:
@@ -27,6 +32,8 @@ class Desk:
 
     def __init__(self, folder, monkeypatch):
         self.monkeypatch = monkeypatch
+        self.servers = []
+        self.address = None  # of the last server, in place of the usual one
         self.program = types.ModuleType("program_of_a_document")
         monkeypatch.setitem(sys.modules, self.program.__name__, self.program)
         for name in ("examples", "benchmarks/results", "docs/charts"):
@@ -39,11 +46,16 @@ class Desk:
 
     def read(self, path):
         """Run all blocks of a document."""
-        for block in blocks(path):
-            if block.note.after:
-                self.run_programs_of(ROOT / block.note.after)
-            sys.stderr.write(f"{path.name}, line {block.line}\n")  # shown where it fails
-            self.run(block)
+        try:
+            for block in blocks(path):
+                if block.note.after:
+                    self.run_programs_of(ROOT / block.note.after)
+                sys.stderr.write(f"{path.name}, line {block.line}\n")  # shown where it fails
+                self.run(block)
+        finally:
+            for server in self.servers:
+                server.kill()
+                server.communicate()
 
     def run_programs_of(self, path):
         """Run the programs of another document first."""
@@ -65,9 +77,13 @@ class Desk:
                     else:
                         self.run_command(f"{command} {block.note.add}".rstrip(), block.note.exits)
 
+    def here(self, text):
+        """Return a text with the address of the server that runs."""
+        return SERVER.sub(self.address, text) if self.address else text
+
     def run_program(self, block):
         """Run Python, or see that it is Python."""
-        code = compile(block.small, f"line {block.line}", "exec")
+        code = compile(self.here(block.small), f"line {block.line}", "exec")
         if block.note.whole:
             return
         if not block.note.raises:
@@ -79,9 +95,16 @@ class Desk:
 
     def run_command(self, command, exits=0):
         """Run one line of a shell, in this process if it is ours."""
-        words = shlex.split(command, comments=True)
-        ours = words[0] in ("foveate", "python") and not {*words} & {*OPERATORS}
-        code = self.run_here(words) if ours else self.run_shell(command)
+        settings, words = parts(command)
+        if {*words} & {*OPERATORS} or words[0] not in ("foveate", "python"):
+            code = self.run_shell(self.here(command))
+        else:
+            for name, value in settings.items():
+                self.monkeypatch.setenv(name, value)
+            serves = words[:2] == ["foveate", "serve"] and "--help" not in words
+            code = self.serve(words[1:]) if serves else self.run_here(words)
+            for name in settings:
+                self.monkeypatch.delenv(name)
         assert code == exits, f"{command}: exit code {code}"
 
     def run_here(self, words):
@@ -105,12 +128,37 @@ class Desk:
         """Return the exit code of anything else."""
         return subprocess.run(["bash", "-c", command], timeout=120).returncode
 
+    def serve(self, words):
+        """Start a server at a free port, which goes on until the document ends."""
+        line = [sys.executable, "-m", "foveate", *words, "--port", "0"]
+        server = subprocess.Popen(
+            line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        self.servers.append(server)
+        said = server.stdout.readline()  # empty if it ended
+        if not said:
+            return server.wait()
+        self.address = re.search(r"http://([^/]+)/v1", said)[1]
+        host, _, port = self.address.rpartition(":")
+        while server.poll() is None:
+            with contextlib.suppress(OSError), socket.create_connection((host, int(port))):
+                return 0
+            time.sleep(0.05)
+        return server.returncode
+
+
+def parts(command):
+    """Return the variables that a line sets for its command, and its words."""
+    words = shlex.split(command, comments=True)
+    settings = {}
+    while words and re.match(r"[A-Z_]+=", words[0]):
+        name, _, settings[name] = words.pop(0).partition("=")
+    return settings, words
+
 
 def made(line):
     """Return the commands behind a line: of `make TARGET`, what make would run."""
-    words = shlex.split(line, comments=True)
-    while words and "=" in words[0] and not words[0].startswith("-"):
-        words = words[1:]  # OMP_NUM_THREADS=1 make bench
+    _, words = parts(line)
     if words[:1] != ["make"]:
         return [line]
     names = [word for word in words[1:] if "=" not in word]
@@ -129,7 +177,7 @@ def made(line):
 
 def check(command):
     """See that the options of a command of ours exist, though it is not run."""
-    words = shlex.split(command, comments=True)
+    _, words = parts(command)
     if words[:1] != ["foveate"] or "--help" in words:
         return
     name = words[1]
