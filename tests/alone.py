@@ -50,15 +50,17 @@ def wide(name: str) -> Family:
     return replace(family, settings=settings)
 
 
-def answers(model: Any, inputs: dict[str, Tensor], method: Method) -> tuple[Tensor, Tensor]:
-    """The tokens [B, 1 + STEPS] that transformers decodes, and the logits behind all but one."""
+def answers(
+    model: Any, inputs: dict[str, Tensor], method: Method, steps: int = STEPS
+) -> tuple[Tensor, Tensor]:
+    """The tokens [B, 1 + steps] that transformers decodes, and the logits behind all but one."""
     cache = foveate.CompressedCache(model, method)
     out = model.generate(
         **inputs,
         **NEVER,
         past_key_values=cache,
         do_sample=False,
-        max_new_tokens=STEPS + 1,
+        max_new_tokens=steps + 1,
         output_logits=True,
         return_dict_in_generate=True,
     )

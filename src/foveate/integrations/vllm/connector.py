@@ -89,9 +89,14 @@ class FoveateConnector(KVConnectorBase_V1):
             used = -(-num_external_tokens // self.block_size)
             ids = tuple(blocks.get_block_ids()[0][:used])
             refused = ""
+            asked = asked_of(request)
+            if isinstance(asked, Mapping) and asked.get("length") != num_external_tokens:
+                refused = (
+                    f"a file of {asked.get('length')!r:.50} tokens came for a prompt that has "
+                    f"{request.num_prompt_tokens}; give Handoff.prompt(), which is longer"
+                )
             if getattr(request.sampling_params, "prompt_logprobs", None) is not None:
                 refused = "prompt_logprobs came, but what stands for stored tokens is no text"
-            asked = asked_of(request)
             load = Load(request.request_id, asked, num_external_tokens, ids, refused)
             self.pending.loads.append(load)
 
