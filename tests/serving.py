@@ -1,4 +1,4 @@
-"""A slow twin of the engine, an engine that follows a script, and servers around them."""
+"""The slow twin of the engine, an engine that follows a script, and servers around engines."""
 
 import base64
 import contextlib
@@ -10,6 +10,7 @@ from functools import cache
 
 import torch
 import uvicorn
+from PIL import Image
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 import foveate
@@ -17,16 +18,15 @@ from foveate import tiny
 from foveate.cli.answers import prepare_chats
 from foveate.cli.models import Loaded
 from foveate.serve import create_app
-from foveate.serve.asking import Done, Failed, Piece
+from foveate.serve.asking import Ask, Done, Failed, Piece
 from foveate.tiny.documents import document
 
-WORDS = 12
 
+class Script:
+    """Answers with what a function yields, one request after the other, in a thread of its own."""
 
-class Worker:
-    """Answers one request after the other, in a thread of its own."""
-
-    def __init__(self):
+    def __init__(self, events):
+        self.events = events
         self.waiting = queue.Queue()
         self.thread = None
         self.seen = []
@@ -61,27 +61,11 @@ class Worker:
         while (item := self.waiting.get()) is not None:
             ask, sink, ticket = item
             try:
-                self.answer(ask, sink, ticket)
+                for event in self.events(ask, ticket):
+                    sink(event)
             except Exception as error:
                 sink(Failed(error))
             ticket.set()
-
-
-class Twin(Worker):
-    """Answers greedily by `generate` in a `compress` context: slow, and easy to believe."""
-
-    def __init__(self, method=None):
-        super().__init__()
-        self.method = method
-
-    def answer(self, ask, sink, ticket):
-        said = twin_answer(ask, None if ask.full else ask.method or self.method)
-        if ticket.is_set():
-            sink(Done("cancelled", 0, 0, 0, {}))
-            return
-        *pieces, done = said
-        for event in (*pieces, done):
-            sink(event)
 
 
 class _Stops(StoppingCriteria):
@@ -102,14 +86,14 @@ def words(ids):
     return embedded().processor.decode(ids)
 
 
-def twin_answer(ask, method):
-    """Return pieces of one token each, and the end."""
+def twin(ask, method):
+    """Return the greedy answer by `generate` in a `compress` context: slow, and easy to believe."""
     loaded = embedded()
     inputs = prepare_chats(loaded, [ask.messages])
     prompt = inputs["input_ids"].shape[1]
     context = contextlib.nullcontext() if method is None else foveate.compress(loaded.model, method)
     most = ask.max_new_tokens or 64
-    with context as session:
+    with context:
         new = loaded.model.generate(
             **inputs,
             max_new_tokens=most,
@@ -119,23 +103,7 @@ def twin_answer(ask, method):
     text = words(new)
     for word in ask.stop:
         text = text.partition(word)[0]
-    ended = new[-1] == loaded.model.generation_config.eos_token_id or text != words(new)
-    kv = {"method": "full"} if session is None else {"method": session.report.method}
-    pictures = int((inputs["input_ids"] == loaded.processor.image_token_id).sum())
-    done = Done("stop" if ended else "length", prompt, len(new), pictures, kv)
-    return [*(Piece(letter) for letter in text), done]
-
-
-class Script(Worker):
-    """Answers with what a function yields, event by event."""
-
-    def __init__(self, events):
-        super().__init__()
-        self.events = events
-
-    def answer(self, ask, sink, ticket):
-        for event in self.events(ask, ticket):
-            sink(event)
+    return text
 
 
 def hello(ask, ticket):
@@ -182,3 +150,10 @@ def messages(text="ABC?", *urls):
     """Return a chat of one turn."""
     content = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
     return [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
+
+
+def ask_of(text, *urls):
+    """Return the same as the engine gets it."""
+    images = [Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) for url in urls]
+    content = [{"type": "image", "image": image} for image in images]
+    return Ask([{"role": "user", "content": [*content, {"type": "text", "text": text}]}])

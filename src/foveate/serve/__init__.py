@@ -7,10 +7,15 @@ from foveate.errors import MissingExtra
 
 if TYPE_CHECKING:
     from foveate.serve.app import create_app
+    from foveate.serve.engine import Engine
     from foveate.serve.settings import Settings
 
-__all__ = ["Settings", "create_app"]
-PLACES = {"create_app": "foveate.serve.app", "Settings": "foveate.serve.settings"}
+__all__ = ["Engine", "Settings", "create_app"]
+PLACES = {
+    "Engine": "foveate.serve.engine",
+    "Settings": "foveate.serve.settings",
+    "create_app": "foveate.serve.app",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -11,12 +11,11 @@ import anyio
 import httpx
 from anyio.to_thread import run_sync
 
-from foveate.errors import InputError
 from foveate.serve.problems import Problem
+from foveate.serve.settings import PORTS, origin
 
 __all__ = ["Remote", "is_public"]
 
-PORTS = {"https": 443, "http": 80}
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -47,7 +46,7 @@ class Remote:
     """A client that speaks to the address it has checked, so that no name can change under it."""
 
     def __init__(self, hosts: Iterable[str], most_bytes: int, seconds: float) -> None:
-        self._allowed = frozenset(map(_allowed, hosts))
+        self._allowed = frozenset(map(origin, hosts))
         self._most, self._seconds = most_bytes, seconds
         self._tls = httpx.create_ssl_context(trust_env=False) if self._allowed else True
 
@@ -115,18 +114,6 @@ class Remote:
                     code="image_too_large",
                 )
         return bytes(data)
-
-
-def _allowed(entry: str) -> tuple[str, str, int]:
-    """Return scheme, host and port of an entry such as images.example.org."""
-    parts = urlsplit(entry if "://" in entry else f"https://{entry}")
-    bare = parts.path in ("", "/") and not parts.query and parts.username is None
-    if parts.scheme not in PORTS or not parts.hostname or not bare or "*" in entry:
-        raise InputError(
-            f"--allow-host {entry!r} is not a host; give images.example.org, or "
-            "http://images.example.org for one without TLS"
-        )
-    return parts.scheme, parts.hostname.lower(), parts.port or PORTS[parts.scheme]
 
 
 def _problem(message: str, place: str) -> Problem:

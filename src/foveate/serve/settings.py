@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from foveate.errors import InputError
 
-__all__ = ["Settings"]
+__all__ = ["PORTS", "Settings", "origin"]
 
+PORTS = {"https": 443, "http": 80}
 MOST_PIXELS = 80_000_000  # beyond, Pillow itself warns of bombs
 
 
@@ -52,3 +54,21 @@ class Settings:
             raise InputError(f"pixels={self.pixels} is too much; at most {MOST_PIXELS} can be read")
         if any(not key.strip() or not key.isascii() for key in self.keys):
             raise InputError("an API key is empty or not ASCII; give keys of letters and digits")
+        for host in self.picture_hosts:
+            origin(host)
+
+
+def origin(entry: str) -> tuple[str, str, int]:
+    """Return scheme, host and port of one of the `picture_hosts`.
+
+    >>> origin("images.example.org"), origin("http://images.example.org:8080")
+    (('https', 'images.example.org', 443), ('http', 'images.example.org', 8080))
+    """
+    parts = urlsplit(entry if "://" in entry else f"https://{entry}")
+    bare = parts.path in ("", "/") and not parts.query and parts.username is None
+    if parts.scheme not in PORTS or not parts.hostname or not bare or "*" in entry:
+        raise InputError(
+            f"--allow-host {entry!r} is not a host; give images.example.org, or "
+            "http://images.example.org for one without TLS"
+        )
+    return parts.scheme, parts.hostname.lower(), parts.port or PORTS[parts.scheme]

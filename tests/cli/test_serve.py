@@ -1,0 +1,86 @@
+"""`foveate serve` answers OpenAI's client as its options say, and says what is wrong with them."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import httpx
+import openai
+import pytest
+
+import foveate
+from foveate.cli.serve import parse_bytes
+from foveate.errors import InputError
+from serving import ask_of, messages, page, twin
+
+
+@contextlib.contextmanager
+def serving(*words, **variables):
+    """Run the command; yields the process and the address that it says."""
+    command = [sys.executable, "-m", "foveate.cli", "serve", "--port", "0", *map(str, words)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, **pipes, env={**os.environ, **variables})
+    try:
+        first = process.stdout.readline()
+        assert " at http" in first, process.communicate()
+        yield process, first.split()[-1]
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+
+
+def test_the_command_serves_with_its_options(tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text("# ours\nsecond-key\n\nthird-key\n")
+    words = ("--method", "snapkv", "--keep", "40", "--option", "window=16", "--kv-bytes", "4MiB")
+    words += ("--model-name", "reader", "--api-key-file", keys, "--max-new-tokens", 20)
+    with serving(*words, FOVEATE_API_KEY="first-key") as (process, url):
+        address, (question, *_) = page(5)
+        for key in ("first-key", "third-key"):
+            client = openai.OpenAI(base_url=url, api_key=key, max_retries=0)
+            assert [one.id for one in client.models.list()] == ["reader"]
+        said = client.chat.completions.create(
+            model="reader", messages=messages(question.text, address), temperature=0
+        )
+        method = foveate.snapkv(keep=40, window=16)
+        assert said.choices[0].message.content == twin(ask_of(question.text, address), method)
+        assert (said.kv["method"], said.kv["keep"]) == ("snapkv", 40)
+        with pytest.raises(openai.BadRequestError, match="at most 20"):
+            client.chat.completions.create(model="reader", messages=messages("A"), max_tokens=21)
+        with pytest.raises(openai.AuthenticationError):
+            openai.OpenAI(base_url=url, api_key="# ours", max_retries=0).models.list()
+        evil = httpx.get(f"{url}/models", headers={"host": "evil.example"})
+        assert evil.status_code == 421
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    lines = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
+    requests = [line for line in lines if line["event"] == "request"]
+    assert [line["status"] for line in requests] == [200, 200, 200, 400, 401, 421]
+    assert question.text not in err + out and "-key" not in err + out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--kv-bytes", "much"), "is not a size"),
+        (("--allow-host", "*"), "is not a host"),
+        (("--api-key-file", "nowhere"), "cannot be read"),
+        (("--api-key-file", os.devnull), "holds no key"),
+        (("--keep", "few"), "is not a number"),
+        (("--method", "aircash"), "did you mean 'aircache'"),
+        (("--max-pixels", "1000000000"), "is too much"),
+    ],
+)
+def test_wrong_words_are_said_before_anything_is_loaded(run, words, says, monkeypatch):
+    monkeypatch.setattr("foveate.cli.models.load", None)
+    done = run("serve", *words)
+    assert done.code == 2 and says in done.err
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1GiB", "1 PiB", "GiB", "1e3", "nan"])
+def test_sizes_that_are_none(text):
+    with pytest.raises(InputError, match="--kv-bytes"):
+        parse_bytes("--kv-bytes", text)
