@@ -1,9 +1,10 @@
 """Fills the marked tables of the documents from benchmarks/results/*.json, or checks them.
 
 A document holds `<!-- table:NAME -->` and `<!-- /table -->`; NAME.json has a `table` of columns and
-rows, all text. `<!-- table:NAME rows: WORD -->` shows the rows whose first column is WORD, and
-`<!-- table:NAME part: PART -->` the one of `tables` with that name. Run without arguments it
-writes; with --check it only says what is out of date.
+rows, all text. `<!-- table:NAME part: PART rows: A; B columns: C; D -->` shows, each word being
+optional, the one of `tables` with that name, the rows whose first column is A or B, and the
+columns C and D, in that order. Run without arguments it writes; with --check it only says what is
+out of date.
 """
 
 import argparse
@@ -15,7 +16,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(
-    r"(<!-- table:([\w-]+)(?: (rows|part): ([^\n]+?))? -->\n).*?(<!-- /table -->)", re.DOTALL
+    r"(<!-- table:([\w-]+)(?: part: ([^\n]+?))?(?: rows: ([^\n]+?))?(?: columns: ([^\n]+?))? -->\n)"
+    r".*?(<!-- /table -->)",
+    re.DOTALL,
 )
 
 
@@ -28,26 +31,44 @@ def documents(root: Path) -> list[Path]:
     return sorted([*root.glob("*.md"), *root.glob("docs/**/*.md")])
 
 
-def markdown(name: str, kind: str | None, chosen: str | None, results: Path) -> str:
-    """Return the table of a result file as Markdown, and where its numbers come from.
-
-    With `kind` "rows" only those that begin with `chosen`, with "part" the table of that name.
-    """
+def markdown(
+    results: Path, name: str, part: str | None, rows: str | None, columns: str | None
+) -> str:
+    """Return the table of a result file as Markdown, and where its numbers come from."""
     path = results / f"{name}.json"
     if not path.is_file():
         raise TableError(f"there is no {path.name} in {results}; run the benchmark that writes it")
     result = json.loads(path.read_text())
     known = result.get("tables", {})
-    if kind == "part" and chosen not in known:
-        raise TableError(f"{path.name} has no table {chosen!r}; known: {', '.join(known)}")
-    table = known[chosen] if kind == "part" else result["table"]
-    rows = [row for row in table["rows"] if kind != "rows" or row[0] == chosen]
-    if not rows:
-        raise TableError(f"no row of {path.name} begins with {chosen!r}")
-    lines = [table["columns"], ["---"] * len(table["columns"]), *rows]
+    if part is not None and part not in known:
+        raise TableError(f"{path.name} has no table {part!r}; known: {', '.join(known)}")
+    table = result["table"] if part is None else known[part]
+    lines = _chosen(path.name, table, rows, columns)
+    lines.insert(1, ["---"] * len(lines[0]))
     text = "".join("| " + " | ".join(line) + " |\n" for line in lines)
     title = f"\n{table['title']}:\n" if "title" in table else ""
     return f"{title}\n{text}\n{table.get('source') or _origin(result)}\n\n"
+
+
+def _chosen(
+    file: str, table: dict[str, Any], rows: str | None, columns: str | None
+) -> list[list[str]]:
+    """Return the heads and the rows that are shown."""
+    shown = table["rows"]
+    if rows is not None:
+        wanted = rows.split("; ")
+        for word in wanted:
+            if all(row[0] != word for row in shown):
+                raise TableError(f"no row of {file} begins with {word!r}")
+        shown = [row for word in wanted for row in shown if row[0] == word]
+    heads = table["columns"]
+    places = [*range(len(heads))]
+    if columns is not None:
+        for word in columns.split("; "):
+            if word not in heads:
+                raise TableError(f"{file} has no column {word!r}; known: {'; '.join(heads)}")
+        places = [heads.index(word) for word in columns.split("; ")]
+    return [[line[place] for place in places] for line in [heads, *shown]]
 
 
 def _origin(result: dict[str, Any]) -> str:
@@ -61,7 +82,7 @@ def _origin(result: dict[str, Any]) -> str:
 
 def filled(text: str, results: Path) -> str:
     """Return a document with its marked tables written anew."""
-    return BLOCK.sub(lambda m: m[1] + markdown(m[2], m[3], m[4], results) + m[5], text)
+    return BLOCK.sub(lambda m: m[1] + markdown(results, *m.group(2, 3, 4, 5)) + m[6], text)
 
 
 def main(arguments: list[str], root: Path = ROOT) -> int:

@@ -75,7 +75,7 @@ def test_tables_are_written_and_then_up_to_date(results, capsys):
     assert tables.main(["--check"], results) == 0
 
 
-def test_rows_of_a_table_can_be_chosen(results, capsys):
+def test_rows_and_columns_of_a_table_can_be_chosen(results, capsys):
     path = results / "benchmarks" / "results" / "cache.json"
     result = json.loads(path.read_text())
     result["table"]["rows"].append(["decode, 10 %", "0.5"])
@@ -84,6 +84,14 @@ def test_rows_of_a_table_can_be_chosen(results, capsys):
     page.write_text("<!-- table:cache rows: decode, 10 % -->\n<!-- /table -->\n")
     assert tables.main([], results) == 0
     assert "| decode, 10 % | 0.5 |" in page.read_text() and "prefill" not in page.read_text()
+    page.write_text(
+        "<!-- table:cache rows: decode, 10 %; prefill columns: ratio -->\n<!-- /table -->\n"
+    )
+    assert tables.main([], results) == 0
+    assert "| ratio |\n| --- |\n| 0.5 |\n| 1.01 |\n" in page.read_text()
+    page.write_text("<!-- table:cache columns: case; times -->\n<!-- /table -->\n")
+    assert tables.main([], results) == 1
+    assert "no column 'times'; known: case; ratio" in capsys.readouterr().err
     page.write_text("<!-- table:cache rows: peak -->\n<!-- /table -->\n")
     assert tables.main([], results) == 1
     assert "no row of cache.json begins with 'peak'" in capsys.readouterr().err
