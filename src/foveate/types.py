@@ -104,9 +104,14 @@ class TokenKinds:
             grids = tuple(row[:count] for row, count in zip(grids, spans, strict=True))
         return TokenKinds(self.kind[:, part], self.span[:, part], self.special[:, part], grids)
 
-    def followed_by(self, other: TokenKinds) -> TokenKinds:
-        """Return the kinds of these positions and then those of `other`, spans numbered on."""
+    def followed_by(self, other: TokenKinds, cut: bool = False) -> TokenKinds:
+        """Return the kinds of these positions and then those of `other`, spans numbered on.
+
+        `cut` says that an image may go on in `other`: it has been one prompt.
+        """
         shift = self.span.amax(-1, keepdim=True).clamp(min=-1) + 1 if self.span.numel() else 0
+        if cut:
+            shift = shift - (self.visual[:, -1:] & other.visual[:, :1]).long()
         span = torch.where(other.span >= 0, other.span + shift, -1)
         grids = self.grids
         if other.grids and (self.grids or not bool(self.visual.any())):

@@ -137,7 +137,7 @@ class CompressedCache(Cache):
         layers = self.compressed_layers
         if layers[0].form.storage == "ragged" or any(isinstance(x.store, Ragged) for x in layers):
             check_weights(kwargs, self.attachment.text_config)
-        turn, seen = self.turn, self.seen
+        turn, seen, config = self.turn, self.seen, self.attachment.config
         features = token_kinds.has_features(kwargs)
         if turn.expected is not None:
             turn.prompt = seen < turn.expected
@@ -157,7 +157,7 @@ class CompressedCache(Cache):
             kinds = self.attachment.token_kinds(
                 {**kwargs, **self.grids}, stated, trust=features or not turn.number
             )
-            turn.add(kinds, seen, mask)
+            turn.add(kinds, seen, mask, lambda x: token_kinds.grids(config, self.grids, x))
             if turn.expected is None:
                 turn.scene = turn.scene.note(kwargs, seen, seen + tokens)
             if not turn.following.active:

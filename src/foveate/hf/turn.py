@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,10 +15,12 @@ from foveate.group import HeadGroup
 from foveate.hf.following import Following
 from foveate.hf.scene import Scene
 from foveate.method import Method
-from foveate.types import PAD, TEXT, Int, Observation, Ranking, Rotation, TokenKinds
+from foveate.types import PAD, TEXT, Grid, Int, Observation, Ranking, Rotation, TokenKinds
 
 if TYPE_CHECKING:
     from foveate.hf.stream import Stream
+
+Grids = Callable[[TokenKinds], tuple[tuple[Grid, ...], ...]]
 
 
 @dataclass
@@ -57,8 +60,13 @@ class Turn:
     def __post_init__(self) -> None:
         self.following = Following(self.method, self.group)
 
-    def add(self, kinds: TokenKinds, seen: int, mask: Any = None) -> None:
-        """Note the kinds of the tokens that start at position `seen`, and choose query rows."""
+    def add(
+        self, kinds: TokenKinds, seen: int, mask: Any = None, grids: Grids | None = None
+    ) -> None:
+        """Note the kinds of the tokens that start at position `seen`, and choose query rows.
+
+        `grids` says what is known of the images, once all tokens of the prompt are here.
+        """
         known = 0 if self.kinds is None else self.kinds.kind.shape[1]
         if self.kinds is None:
             self.kinds = kinds
@@ -68,7 +76,10 @@ class Turn:
                 # rows that had finished earlier are padded by the caller
                 gap = gap.masked_fill(mask[:, known:seen].to(gap.device) == 0, PAD)
                 self.clean = self.clean and not self.hides(mask[:, :seen])
-            self.kinds = self.kinds.followed_by(TokenKinds.of(gap)).followed_by(kinds)
+            cut = self.start < seen == known
+            self.kinds = self.kinds.followed_by(TokenKinds.of(gap)).followed_by(kinds, cut)
+            if cut and not self.number and grids is not None:  # of images that chunks cut
+                self.kinds = replace(self.kinds, grids=grids(self.kinds) or self.kinds.grids)
         self.open = True
         self.choose(seen, kinds.kind.shape[1])
 
