@@ -15,7 +15,7 @@ from typing import Any
 from foveate.errors import InputError
 from foveate.report.comparison import Comparison
 
-__all__ = ["page", "script", "style", "write"]
+__all__ = ["digest", "island", "page", "script", "style", "write"]
 
 STYLES = ("page.css", "panel.css", "details.css", "print.css")
 SCRIPTS = (
@@ -24,14 +24,14 @@ SCRIPTS = (
 )  # fmt: skip
 
 
-def style() -> str:
-    """Return the styles of the page."""
-    return "\n".join(_text(name) for name in STYLES)
+def style(*more: str) -> str:
+    """Return the styles of the page, and more behind them."""
+    return "\n".join([*map(_text, STYLES), *more])
 
 
-def script() -> str:
-    """Return the scripts of the page, which share one scope and leave `window.foveate` alone."""
-    return '(() => {\n"use strict";\n' + "\n".join(_text(name) for name in SCRIPTS) + "})();\n"
+def script(*more: str) -> str:
+    """Return the scripts of the page and more, which share one scope and leave `window.foveate`."""
+    return '(() => {\n"use strict";\n' + "\n".join([*map(_text, SCRIPTS), *more]) + "})();\n"
 
 
 def page(comparison: Comparison | Mapping[str, Any]) -> str:
@@ -41,8 +41,8 @@ def page(comparison: Comparison | Mapping[str, Any]) -> str:
     values = comparison.to_dict() if isinstance(comparison, Comparison) else dict(comparison)
     styles, scripts = style(), script()
     policy = (
-        f"default-src 'none'; img-src data:; style-src {_digest(styles)}; "
-        f"script-src {_digest(scripts)}; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; img-src data:; style-src {digest(styles)}; "
+        f"script-src {digest(scripts)}; base-uri 'none'; form-action 'none'"
     )
     return Template(_text("page.html")).substitute(
         policy=policy,
@@ -78,7 +78,7 @@ def island(values: Mapping[str, Any]) -> str:
     return text
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
     """Return what a policy calls the one style or script that it allows."""
     found = hashlib.sha256(text.encode()).digest()
     return f"'sha256-{base64.b64encode(found).decode('ascii')}'"

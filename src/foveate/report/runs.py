@@ -20,7 +20,7 @@ from foveate.report.shown import Shown
 from foveate.report.window import noting
 from foveate.report.words import difference
 
-__all__ = ["Asked", "failed", "look"]
+__all__ = ["Asked", "failed", "held", "look"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,19 +45,11 @@ class Asked:
         found = told(self.loaded, self.inputs, watched, self.max_new_tokens, **self.settings)
         report = found.report
         assert report is not None
-        kept = kept_marks(report, len(self.shown.ids))  # [N, h, T]
         values = {
             **_costs(found.answer),
-            "bytes_peak": report.bytes_peak,
-            "seconds": report.seconds,
-            "notes": list(report.notes),
+            **held(report, self.shown, members),
             "late": method.when.follow is not None,
             "parts": difference(self.full.text, found.answer.text),
-            "layers": [_layer(one) for one in report.layers],
-            "heads": kept.shape[1],
-            "kept_visual": packed(kept[..., self.shown.visual]),
-            "kept_text": packed(kept[..., self.shown.text]),
-            "window": self._window(members, [one.layer for one in report.layers]),
         }
         if self.reference is not None:
             values["fidelity"] = fidelity(
@@ -70,14 +62,30 @@ class Asked:
             )[0].to_dict()
         return values
 
-    def _window(self, members: Mapping[int, Tensor], layers: Sequence[int]) -> str | None:
-        """Return which text tokens observed in each layer; None where no window chose."""
-        if not members:
-            return None
-        T = len(self.shown.ids)
-        nobody = torch.zeros(T, dtype=torch.bool)
-        marks = torch.stack([members[i][0, :T] if i in members else nobody for i in layers])
-        return packed(marks[:, self.shown.text])
+
+def held(report: CacheReport, shown: Shown, members: Mapping[int, Tensor]) -> dict[str, Any]:
+    """Return what a cache holds of a prompt, and who observed, as plain values."""
+    kept = kept_marks(report, len(shown.ids))  # [N, h, T]
+    return {
+        "bytes_peak": report.bytes_peak,
+        "seconds": report.seconds,
+        "notes": list(report.notes),
+        "layers": [_layer(one) for one in report.layers],
+        "heads": kept.shape[1],
+        "kept_visual": packed(kept[..., shown.visual]),
+        "kept_text": packed(kept[..., shown.text]),
+        "window": _window(shown, members, [one.layer for one in report.layers]),
+    }
+
+
+def _window(shown: Shown, members: Mapping[int, Tensor], layers: Sequence[int]) -> str | None:
+    """Return which text tokens observed in each layer; None where no window chose."""
+    if not members:
+        return None
+    T = len(shown.ids)
+    nobody = torch.zeros(T, dtype=torch.bool)
+    marks = torch.stack([members[i][0, :T] if i in members else nobody for i in layers])
+    return packed(marks[:, shown.text])
 
 
 def kept_marks(report: CacheReport, length: int, row: int = 0) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,13 @@ from foveate.cli.models import Loaded
 from foveate.errors import InputError
 from foveate.hf.kinds import visual_ids
 from foveate.hf.views import pictures
+from foveate.picture import Picture
 from foveate.report.pixels import carried
-from foveate.report.places import Sheet, placed, unplaced
+from foveate.report.places import placed, unplaced
 
-__all__ = ["Shown", "shown"]
+__all__ = ["Shown", "shown", "told"]
+
+NONE: Mapping[str, Any] = {"src": None}  # where a picture is not at hand
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,25 @@ class Shown:
 def shown(loaded: Loaded, inputs: Mapping[str, Any], images: Sequence[Image.Image]) -> Shown:
     """Return what a page has to know of a prompt and its pictures."""
     config, processor = loaded.model.config, getattr(loaded.processor, "image_processor", None)
-    ids = inputs["input_ids"][0].tolist()
+    sizes = [image.size for image in images]
+    return told(
+        config,
+        inputs["input_ids"][0].tolist(),
+        lambda: pictures(config, inputs, sizes, processor=processor),
+        [{"src": carried(image), "width": image.width, "height": image.height} for image in images],
+    )
+
+
+def told(
+    config: Any,
+    ids: list[int],
+    find: Callable[[], Sequence[Picture]],
+    images: Sequence[Mapping[str, Any]],
+) -> Shown:
+    """Return the same from the ids alone; `find` says where the pictures' tokens are.
+
+    Raises nothing: where `find` raises `InputError`, the tokens are shown in reading order.
+    """
     marks = set(visual_ids(config))
     visual = [position for position, token in enumerate(ids) if token in marks]
     text = [position for position, token in enumerate(ids) if token not in marks]
@@ -42,21 +63,14 @@ def shown(loaded: Loaded, inputs: Mapping[str, Any], images: Sequence[Image.Imag
     notes: list[str] = []
     found: list[dict[str, Any]] = []
     try:
-        sizes = [image.size for image in images]
-        known = pictures(config, inputs, sizes, processor=processor)
-        for i, picture in enumerate(known):
+        for i, picture in enumerate(find()):
             for view in picture.views:
                 for position in (p for row in view.positions for p in row if p >= 0):
                     owners[position] = i
-            image = images[i] if i < len(images) else None
-            found.append(_drawn(image, placed(picture, number)))
+            image = images[i] if i < len(images) else NONE
+            found.append({**image, "sheets": placed(picture, number)})
     except InputError as error:
         notes.append(f"the visual tokens are shown in reading order: {error}")
         owners = [None if owner is None else -1 for owner in owners]
-        found = [_drawn(None, [unplaced(range(len(visual)))])]
+        found = [{**NONE, "sheets": [unplaced(range(len(visual)))]}]
     return Shown(ids, visual, text, owners, found, notes)
-
-
-def _drawn(image: Image.Image | None, sheets: list[Sheet]) -> dict[str, Any]:
-    size = {"width": image.width, "height": image.height} if image is not None else {}
-    return {"src": None if image is None else carried(image), **size, "sheets": sheets}

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
-from foveate.serve.asking import Ask, Done, Event, Failed, Piece
+from foveate.serve.asking import Ask, Done, Event, Failed, Held, Piece
 from foveate.serve.problems import FINAL, Problem
 from foveate.serve.room import Share
 
@@ -42,7 +42,7 @@ class Answer:
         self._seconds, self._end = seconds, self._loop.time() + seconds
         self._ticket = engine.submit(ask, self._take)
 
-    async def events(self) -> AsyncIterator[Piece | Done]:
+    async def events(self) -> AsyncIterator[Held | Piece | Done]:
         """Yield pieces and then the end; raise what made the request fail."""
         while True:
             event = await self._next()

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from foveate.cache.report import CacheReport
 from foveate.errors import FoveateError
 from foveate.method import Method
 
-__all__ = ["Ask", "Busy", "Chance", "Done", "Event", "Failed", "Piece", "TooLarge"]
+__all__ = ["Ask", "Busy", "Chance", "Done", "Event", "Failed", "Held", "Piece", "TooLarge"]
 
 
 class Busy(FoveateError):
@@ -27,7 +28,8 @@ class Ask:
     Parts of a message are {"type": "text", "text": ...} and {"type": "image", "image": PIL image}.
     `temperature` 0 is greedy; None for it, `top_p` or `max_new_tokens` is what the engine does by
     default. `logprobs` asks for that many alternatives a token, None for no log-probabilities.
-    `method` None is the engine's own; `full` asks for the whole cache.
+    `method` None is the engine's own; `full` asks for the whole cache; `held` asks for what is kept
+    of the prompt, too.
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -39,6 +41,7 @@ class Ask:
     logprobs: int | None = None
     method: Method | None = None
     full: bool = False
+    held: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,17 @@ class Piece:
     chances: tuple[Chance, ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class Held:
+    """What is kept of a prompt, whose ids these are; comes before the text, if it was asked for.
+
+    Comes once more before the end, where a method went on to evict while the answer was written.
+    """
+
+    ids: tuple[int, ...]
+    report: CacheReport
+
+
 @dataclass(frozen=True)
 class Done:
     """The end of an answer; `kv` says what the cache held: method, kept, bytes."""
@@ -77,4 +91,4 @@ class Failed:
     error: BaseException
 
 
-Event = Piece | Done | Failed
+Event = Held | Piece | Done | Failed

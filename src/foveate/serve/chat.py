@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from foveate.serve import intake, schema
 from foveate.serve.answering import Answer, Answers
-from foveate.serve.asking import Ask, Done, Piece
+from foveate.serve.asking import Ask, Done, Event, Held, Piece
 from foveate.serve.guard import GONE, Record
 from foveate.serve.metrics import Metrics
 from foveate.serve.pictures import Pictures
@@ -70,7 +70,7 @@ class Chat:
         """Yield the events, and note what they say about times and sizes."""
         began = False
         async for event in answer.events():
-            if not began:
+            if not began and not isinstance(event, Held):
                 began = True
                 self._metrics.first(record.seconds)
                 record.told["first"] = round(record.seconds, 4)
@@ -86,14 +86,14 @@ class Chat:
             yield event
 
     async def _chunks(
-        self, shape: Shape, first: Piece | Done, events: AsyncIterator[Piece | Done]
+        self, shape: Shape, first: Event, events: AsyncIterator[Event]
     ) -> AsyncIterator[str]:
         """Yield the events of a stream; what fails on the way is the last of them."""
         yield _line(shape.first())
-        event: Piece | Done | None = first
+        event = first
         try:
-            while isinstance(event, Piece):
-                yield _line(shape.piece(event))
+            while isinstance(event, Held | Piece):
+                yield _line(await self._chunk(shape, event))
                 event = await anext(events)
         except Exception as error:
             yield _line(of(error, self._settings.retry_seconds).body())
@@ -102,6 +102,11 @@ class Chat:
         for chunk in shape.last(event):
             yield _line(chunk)
         yield "data: [DONE]\n\n"
+
+    async def _chunk(self, shape: Shape, event: Held | Piece) -> dict[str, Any]:
+        """Return an event as it is told."""
+        assert isinstance(event, Piece)  # nobody has asked for more
+        return shape.piece(event)
 
 
 class _Stream(StreamingResponse):

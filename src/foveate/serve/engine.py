@@ -72,6 +72,7 @@ class Engine:
         top_p: float = 1.0,
     ) -> None:
         self._model = unwrap(model)
+        self.processor = processor
         self.method = full() if method is None else method
         self._chunk = chunk
         self._lease = Lease(self._model)
@@ -87,6 +88,11 @@ class Engine:
         self._thread: threading.Thread | None = None
         self._counts: Counter[str] = Counter(failures=0, cancelled=0, prompt_tokens=0, tokens=0)
         self._now = self._peak = 0
+
+    @property
+    def model(self) -> Any:
+        """Return the model, which nobody but the engine may run."""
+        return self._model
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -193,6 +199,8 @@ class Engine:
             if request.paced is not None:
                 request.paced.leave()
                 request.paced = None
+            if request.ask.held and request.alone and request.reason in ("stop", "length"):
+                request.hold(request.cache.report())  # which may have evicted since
             request.cache.reset()
             request.inputs, request.reserved = {}, 0
             self._counts["tokens"] += request.tokens

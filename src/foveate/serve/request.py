@@ -11,7 +11,7 @@ from torch import Tensor
 
 from foveate.cache.report import CacheReport
 from foveate.hf.cache import CompressedCache
-from foveate.serve.asking import Ask, Chance, Done, Event, Failed
+from foveate.serve.asking import Ask, Chance, Done, Event, Failed, Held
 from foveate.serve.sampling import Sampler, chance
 from foveate.serve.turnstile import Paced
 from foveate.serve.words import Words
@@ -108,6 +108,12 @@ class Request:
         self.kv = {name: getattr(report, name) for name in names + sizes}
         self.kv |= {"chunks": passes, "whole": self.chunked, "alone": self.alone}
         self.kv["notes"] = list(report.notes)
+        self.hold(report)
+
+    def hold(self, report: CacheReport) -> None:
+        """Tell what is kept of the prompt, if that is wanted."""
+        if self.ask.held:
+            self.events.append(Held(tuple(self.seen[: self.prompt]), report))
 
     def _chance(self, logits: Tensor, token: int) -> Chance | None:
         if self.ask.logprobs is None:
