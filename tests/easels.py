@@ -169,9 +169,9 @@ def _embedded() -> Any:
 
 
 def _uneven() -> dict[str, Any]:
-    """A tower that leaves out the last two rows and columns of pixels, as SigLIP's does."""
+    """A tower that leaves out the last five rows and columns of pixels, as SigLIP's does."""
     settings = BY_NAME["gemma3"].settings()
-    side = {"image_size": 30, "patch_size": 7}
+    side = {"image_size": 33, "patch_size": 7}
     return settings | {"vision_config": settings["vision_config"] | side}
 
 
@@ -201,6 +201,6 @@ EASELS = (
     Easel("smolvlm", _idefics("smolvlm"), BY_NAME["smolvlm"].build, "<image>", True),
     Easel("mistral3", _Pixtral, BY_NAME["mistral3"].build, "<picture>"),
     Easel("gemma3", _gemma3(28), BY_NAME["gemma3"].build, "<start_of_image>", True),
-    Easel("gemma3-uneven", _gemma3(30), UNEVEN.build, "<start_of_image>", True),
+    Easel("gemma3-uneven", _gemma3(33), UNEVEN.build, "<start_of_image>", True),
     Easel("paligemma", _paligemma, PALIGEMMA.build, "<image>", True),
 )

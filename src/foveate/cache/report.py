@@ -163,7 +163,7 @@ class CacheReport:
         }
 
     def save(self, path: str | Path) -> None:
-        """Write the report and the kept positions as JSON."""
+        """Write the report, the kept positions and where pictures are (null: unknown) as JSON."""
         kept = {
             str(layer): [
                 [self.kept(layer, b, h).tolist() for h in range(p.shape[1])]
@@ -171,7 +171,16 @@ class CacheReport:
             ]
             for layer, p in zip(self._layers, self._kept, strict=True)
         }
-        Path(path).write_text(json.dumps({**self.to_dict(), "kept": kept}, indent=1) + "\n")
+        rows = range(max((len(positions) for positions in self._kept), default=0))
+        more = {"kept": kept, "pictures": [self._told(row) for row in rows]}
+        Path(path).write_text(json.dumps({**self.to_dict(), **more}, indent=1) + "\n")
+
+    def _told(self, row: int) -> list[dict[str, Any]] | None:
+        """Return a row's pictures as plain values, None where their places are unknown."""
+        try:
+            return [picture.to_dict() for picture in self.pictures(row)]
+        except InputError:
+            return None
 
     def _forms(self) -> list[str]:
         """Return a line that says how layers are stored, if not all of them are dense."""

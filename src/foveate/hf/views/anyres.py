@@ -78,14 +78,13 @@ def _one_of_several(asked: Asked, size: Size) -> Shape:
 
 
 def _detailed(asked: Asked, size: Size) -> Shape:
-    """Return the overview and the detailed view of a picture."""
+    """Return the overview and the detailed view of a picture; the second may have no tokens."""
     side = tower(asked)
     rows, columns, box = _canvas(asked, size)
-    views = (
-        View("whole", grid(side, side), covered(asked)),
-        View("detail", grid(rows, columns, side * side, gap=1), box),
-    )
-    return Shape(side * side + rows * (columns + 1), views, size)
+    views = [View("whole", grid(side, side), covered(asked))]
+    if rows * columns:
+        views.append(View("detail", grid(rows, columns, side * side, gap=1), box))
+    return Shape(side * side + rows * (columns + 1), tuple(views), size)
 
 
 def _canvas(asked: Asked, size: Size) -> tuple[int, int, Box]:

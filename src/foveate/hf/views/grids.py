@@ -20,16 +20,9 @@ def images(asked: Asked) -> list[Shape]:
     """Return the grids of a row's pictures."""
     given = asked.inputs["image_grid_thw"]
     shapes = []
-    for (frames, rows, columns), merge in zip(given.tolist(), _merges(asked, given), strict=True):
-        each = (rows // merge) * (columns // merge)
-        views = tuple(
-            View(
-                "whole" if frames == 1 else f"whole {frame + 1}",
-                grid(rows // merge, columns // merge, frame * each),
-            )
-            for frame in range(frames)
-        )
-        shapes.append(Shape(frames * each, views))
+    for (_, rows, columns), merge in zip(given.tolist(), _merges(asked, given), strict=True):
+        rows, columns = rows // merge, columns // merge
+        shapes.append(Shape(rows * columns, (View("whole", grid(rows, columns)),)))
     return dealt(shapes, [len(row) for row in asked.prompts.images], "image_grid_thw")[asked.row]
 
 
