@@ -1,7 +1,9 @@
 """A data set with bad rows, and what `generate` says to the good ones; Ray, where it is there."""
 
 import io
+import logging
 import os
+import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -12,7 +14,13 @@ import foveate
 from foveate import tiny
 from foveate.tiny.documents import document
 
-collect_ignore = [] if find_spec("ray") else ["test_data.py", "test_serve.py"]  # make test-ray
+if find_spec("ray") is None:  # make test-ray has an environment with it
+    collect_ignore = ["test_data.py", "test_serve.py"]
+else:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what it imports
+        import ray.data
+        import ray.serve
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 METHOD, KEEP, TOKENS = "snapkv", 0.3, 8
 
@@ -24,6 +32,21 @@ class Rows:
     columns: dict[str, list]
     said: list[str]
     kept: list[float]
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """Ray on this machine alone; its own warnings are none of ours."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ray.init(
+            num_cpus=3,
+            include_dashboard=False,
+            object_store_memory=150_000_000,
+            logging_level=logging.ERROR,
+        )
+    yield
+    ray.shutdown()
 
 
 @pytest.fixture(scope="session")
