@@ -65,7 +65,8 @@ def collect(
 
     A method is a name, or one with options such as "snapkv(window=16)". `measured` also follows the
     full answer token by token, for shares of attention and divergences; `settings` are those of
-    `compress`. A run that fails says why among the others; if all fail, the first error is raised.
+    `compress`. A run that fails says why among the others; if all fail, or all budgets of a method
+    are impossible, the first error is raised.
     """
     tell = tell or _silent
     built = _built(methods, keeps)
@@ -82,6 +83,8 @@ def collect(
     for entry, keep, method in built:
         tell(len(runs) + 1, len(built) + 1, f"{entry.label}, keep {keep}")
         try:
+            if isinstance(method, FoveateError):
+                raise method
             found = asked.run(method)
         except FoveateError as error:
             errors.append(error)
@@ -103,18 +106,29 @@ def collect(
 
 def _built(
     methods: Sequence[Entry | str], keeps: Sequence[Keep]
-) -> list[tuple[Entry, Keep, Method]]:
-    """Return every method at every budget."""
-    built = []
+) -> list[tuple[Entry, Keep, Method | FoveateError]]:
+    """Return every method at every budget, or why it cannot be at that one; raise if at none."""
+    built: list[tuple[Entry, Keep, Method | FoveateError]] = []
     for entry in (parse_entry(x) if isinstance(x, str) else x for x in methods):
-        for keep in keeps:
-            method = entry.method(keep)
-            if method is None:
-                raise InputError("the full cache is shown anyway; name another method than full")
-            built.append((entry, keep, method))
+        if entry.preset == "full":
+            raise InputError("the full cache is shown anyway; name another method than full")
+        found = [(entry, keep, _method(entry, keep)) for keep in keeps]
+        errors = [method for _, _, method in found if isinstance(method, FoveateError)]
+        if errors and len(errors) == len(found):
+            raise errors[0]
+        built += found
     if not built:
         raise InputError("no method or no budget came; give at least one of each")
     return built
+
+
+def _method(entry: Entry, keep: Keep) -> Method | FoveateError:
+    try:
+        method = entry.method(keep)
+    except FoveateError as error:
+        return error
+    assert method is not None
+    return method
 
 
 def told_keep(keep: Keep) -> str:

@@ -17,7 +17,7 @@ from foveate.report.comparison import Comparison
 
 __all__ = ["digest", "island", "page", "script", "style", "write"]
 
-STYLES = ("page.css", "panel.css", "details.css", "print.css")
+STYLES = ("page.css", "panel.css", "controls.css", "details.css", "words.css", "print.css")
 SCRIPTS = (
     "dom.js", "data.js", "paint.js", "stage.js", "controls.js", "answer.js",
     "gallery.js", "layers.js", "curve.js", "words.js", "numbers.js", "main.js",

@@ -22,7 +22,7 @@ __all__ = ["Overlay", "overlay"]
 PAPER, INK, MARK = (255, 255, 255), (22, 25, 28), (10, 106, 102)
 GREY = (104, 112, 116)  # of what is kept, where there is no picture
 HEIGHT, GAP = 448, 12  # pixels of a panel, and between two
-FADED, LEAST = 0.44, 0.4  # how much is left of what nobody keeps, and how clear the least kept is
+FADED, LEAST = 0.44, 0.45  # how much is left of what nobody keeps, and how clear the least kept is
 
 
 @dataclass(frozen=True, eq=False)

@@ -79,6 +79,9 @@ function factsOf(comparison, state, run) {
   const mass = run.full ? (full.look ? 1 : undefined) : run.fidelity?.mass;
   if (mass !== undefined) {
     found.push(fact("mass", "Attention kept", percent(mass), "of the answer’s looks", mass));
+  } else {
+    const start = run.full ? full.prefill_ms : run.prefill_ms;
+    found.push(fact("first", "First token after", milliseconds(start), `full cache: ${milliseconds(full.prefill_ms)}`, null));
   }
   const other = `full cache: ${milliseconds(full.decode_ms)}`;
   found.push(fact("step", "Each new token", milliseconds(step), other, null));

@@ -52,6 +52,11 @@ class Comparison {
     return run.full || run.error ? 1 : run.heads;
   }
 
+  // Whether a single list of tokens is meant, so that each is kept or not.
+  isOne(run, layer, head) {
+    return run.full || (layer !== EVERY && (head !== EVERY || this.heads(run) === 1));
+  }
+
   // The share of the chosen layers and heads that keeps each token: `what` is "visual" or "text".
   shares(run, what, layer = EVERY, head = EVERY) {
     const count = what === "visual" ? this.visual : this.words;

@@ -50,14 +50,18 @@ async function loadedImages(comparison) {
   return Promise.all(comparison.pictures.map(load));
 }
 
-function header(comparison) {
+function brand() {
   const rings = [11, 7, 3].map((r, i) => svg("circle", { cx: 12, cy: 12, r, class: `ring r${i}` }));
   const glyph = svg("svg", { viewBox: "0 0 24 24", width: 22, height: 22, "aria-hidden": "true" }, rings);
+  return el("p", { class: "brand" }, glyph, "Foveate");
+}
+
+function header(comparison) {
   const tokens = `${number(comparison.visual)} visual tokens, ${plural(comparison.layers.length, "layer")}`;
   return el(
     "header",
     {},
-    el("p", { class: "brand" }, glyph, "Foveate"),
+    brand(),
     el("p", { class: "about" }, el("span", {}, `model: ${comparison.model}`), el("span", {}, tokens)),
   );
 }

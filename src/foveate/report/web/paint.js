@@ -106,12 +106,14 @@ function paintKept(canvas, image, picture, sheet, shares, fine = false) {
     if (share <= 0) continue;
     brush.globalAlpha = 1;
     brush.fillStyle = colours.paper;
-    if (share >= 1) brush.fillRect(cell.x, cell.y, cell.width, cell.height);
-    brush.globalAlpha = 0.4 + 0.6 * share;
+    brush.fillRect(cell.x, cell.y, cell.width, cell.height);
+    brush.globalAlpha = 0.45 + 0.55 * share;
     sharp(brush, image, cell, width, height, colours);
   }
   brush.globalAlpha = 1;
-  contour(brush, cells, shares, fine ? 1 * scale : 1.75 * scale, colours);
+  if (!fine) contour(brush, cells, shares, (share) => share > 0, [[colours.ink, 1.1 * scale]], 3 * scale);
+  const line = fine ? 1 * scale : 1.75 * scale;
+  contour(brush, cells, shares, (share) => share >= 0.5, [[colours.halo, 2.4 * line], [colours.mark, line]]);
 }
 
 function sharp(brush, image, cell, width, height, colours) {
@@ -130,9 +132,9 @@ function sharp(brush, image, cell, width, height, colours) {
   ); // prettier-ignore
 }
 
-// Lines between what at least half of the layers and heads keep, and the rest; none if all is kept.
-function contour(brush, cells, shares, line, colours) {
-  const good = cells.filter((cell) => cell.token >= 0 && shares[cell.token] >= 0.5);
+// Lines between the patches whose share is good and the others; none where all are alike.
+function contour(brush, cells, shares, isGood, pens, dash = 0) {
+  const good = cells.filter((cell) => cell.token >= 0 && isGood(shares[cell.token]));
   if (good.length === cells.filter((cell) => cell.token >= 0).length) return;
   const starts = new Set(good.map((cell) => `${cell.x} ${cell.y}`));
   const after = new Set(good.map((cell) => `${cell.x + cell.width} ${cell.y}`));
@@ -148,12 +150,14 @@ function contour(brush, cells, shares, line, colours) {
     if (!starts.has(`${x} ${y + height}`)) edge(x, y + height, x + width, y + height);
     if (!starts.has(`${x + width} ${y}`)) edge(x + width, y, x + width, y + height);
   }
-  brush.lineCap = "square";
-  for (const [colour, wide] of [[colours.halo, 2.4 * line], [colours.mark, line]]) {
+  brush.lineCap = dash ? "butt" : "square";
+  brush.setLineDash(dash ? [dash, dash] : []);
+  for (const [colour, wide] of pens) {
     brush.strokeStyle = colour;
     brush.lineWidth = wide;
     brush.stroke(path);
   }
+  brush.setLineDash([]);
 }
 
 // Discs as large as the looks that a patch gets: full where it is kept, rings where it is lost.

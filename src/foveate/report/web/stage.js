@@ -115,7 +115,7 @@ function toldOf(comparison, state, place, shares) {
   const start = name ? `${place.view.name}, ${at.toLowerCase()}` : at;
   if (place.token < 0) return `${start}: no token.`;
   const share = shares[place.token];
-  const all = state.layer === EVERY ? "layers and heads" : "heads";
+  const all = state.layer === EVERY ? "layers and heads" : "its heads";
   const words = share >= 1 ? "kept everywhere" : share <= 0 ? "not kept" : `kept in ${percent(share)} of ${all}`;
   if (!comparison.looks) return `${start}: ${words}.`;
   return `${start}: ${words}; gets ${percent(comparison.looked(state.layer)[place.token])} of the looks at the prompt.`;
@@ -139,6 +139,10 @@ function patchTable(view, shares) {
   );
 }
 
+const MANY = [["dotted", "kept by some"], ["outlined", "by half or more"], ["hatched", "by none"]];
+const ONE = [["outlined", "kept"], ["hatched", "not kept"]];
+const LOOKS = [["disc", "looked at, and kept"], ["ring", "looked at, but not kept"]];
+
 function legend(comparison, state, change) {
   const keys = el("span", { class: "keys" });
   const looks = el(
@@ -148,9 +152,8 @@ function legend(comparison, state, change) {
   );
   change.on(() => {
     looks.setAttribute("aria-pressed", String(state.looks));
-    keys.replaceChildren(...(state.looks
-      ? [key("disc", "looked at, and kept"), key("ring", "looked at, but not kept")]
-      : [key("clear", "kept"), key("outlined", "by half or more"), key("hatched", "not kept")]));
+    const one = comparison.isOne(comparison.run(state.method, state.budget), state.layer, state.head);
+    keys.replaceChildren(...(state.looks ? LOOKS : one ? ONE : MANY).map(([kind, text]) => key(kind, text)));
   });
   return el("div", { class: "legend" }, keys, comparison.looks ? looks : null);
 }
