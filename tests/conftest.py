@@ -20,6 +20,7 @@ collect_ignore = [
     "decoding.py",
     "easels.py",
     "desk.py",
+    "engines.py",
     "families",
     "gold.py",
     "layerwise.py",
