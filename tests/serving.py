@@ -8,14 +8,11 @@ import socket
 import threading
 from functools import cache
 
-import torch
 import uvicorn
 from PIL import Image
-from transformers import StoppingCriteria, StoppingCriteriaList
 
-import foveate
 from foveate import tiny
-from foveate.cli.answers import prepare_chats
+from foveate.cli.answers import answer, prepare_chats
 from foveate.cli.models import Loaded
 from foveate.serve import create_app
 from foveate.serve.asking import Ask, Done, Failed, Piece
@@ -68,42 +65,16 @@ class Script:
             ticket.set()
 
 
-class _Stops(StoppingCriteria):
-    def __init__(self, prompt, stop):
-        self.prompt, self.stop = prompt, stop
-
-    def __call__(self, input_ids, scores, **kwargs):
-        text = words(input_ids[0, self.prompt :])
-        return torch.tensor([any(word in text for word in self.stop)])
-
-
 @cache
 def embedded():
     return Loaded("embedded", *tiny.load())
-
-
-def words(ids):
-    return embedded().processor.decode(ids)
 
 
 def twin(ask, method):
     """Return the greedy answer by `generate` in a `compress` context: slow, and easy to believe."""
     loaded = embedded()
     inputs = prepare_chats(loaded, [ask.messages])
-    prompt = inputs["input_ids"].shape[1]
-    context = contextlib.nullcontext() if method is None else foveate.compress(loaded.model, method)
-    most = ask.max_new_tokens or 64
-    with context:
-        new = loaded.model.generate(
-            **inputs,
-            max_new_tokens=most,
-            do_sample=False,
-            stopping_criteria=StoppingCriteriaList([_Stops(prompt, ask.stop)]),
-        )[0, prompt:]
-    text = words(new)
-    for word in ask.stop:
-        text = text.partition(word)[0]
-    return text
+    return answer(loaded, inputs, method, ask.max_new_tokens or 64).text
 
 
 def hello(ask, ticket):
