@@ -65,6 +65,10 @@ Seconds = Annotated[
 MaxBody = Annotated[str, typer.Option("--max-body", help="The largest request, such as 32MiB.")]
 Pixels = Annotated[int, typer.Option("--max-pixels", min=1, help="Pixels of a picture.")]
 Pictures = Annotated[int, typer.Option("--max-pictures", min=1, help="Pictures of a request.")]
+Page = Annotated[
+    bool,
+    typer.Option("--ui", help="Also serve a page on which people ask and move the budget, at /."),
+]
 LogPrompts = Annotated[
     bool, typer.Option("--log-prompts", help="Write the texts of requests into the log, too.")
 ]
@@ -95,14 +99,22 @@ def command(
     max_pixels: Pixels = 20_000_000,
     max_pictures: Pictures = 16,
     log_prompts: LogPrompts = False,
+    ui: Page = False,
 ) -> None:
     """Answer OpenAI's clients over HTTP, with compressed caches; logs are JSON lines on stderr."""
     from foveate.serve import create_app
 
     settings = read_settings(context.params, _hosts(host, server_name))
+    if ui:
+        _check_page(settings, host)
     with console.only_stderr(), console.err().status("loading the model"):
         engine = load_engine(context.params)
-    _run(create_app(engine, settings), settings, host, port)
+    app = create_app(engine, settings)
+    if ui:
+        from foveate.serve.page import add_page
+
+        add_page(app)
+    _run(app, settings, host, port, ui)
 
 
 def read_settings(given: Mapping[str, Any], hosts: tuple[str, ...]) -> Any:
@@ -154,7 +166,17 @@ def load_engine(given: Mapping[str, Any]) -> Any:
     return Engine(loaded.model, loaded.processor, **asked)
 
 
-def _run(app: Any, settings: Any, host: str, port: int) -> None:
+def _check_page(settings: Any, host: str) -> None:
+    from foveate.errors import InputError
+
+    if not settings.keys and not _is_loopback(host):
+        raise InputError(
+            f"--ui with --host {host} opens the page to whoever reaches this machine; give "
+            "--api-key-file, and the page asks for a key, or listen at 127.0.0.1"
+        )
+
+
+def _run(app: Any, settings: Any, host: str, port: int, ui: bool) -> None:
     """Listen until somebody stops it."""
     import uvicorn
 
@@ -176,6 +198,8 @@ def _run(app: Any, settings: Any, host: str, port: int) -> None:
     if not settings.keys and not _is_loopback(host):
         logs.write("open", 30, advice="everybody who reaches it may ask; give --api-key-file")
     console.out().print(f"{settings.model} at {place}/v1", soft_wrap=True)
+    if ui:
+        console.out().print(f"the page at {place}/", soft_wrap=True)
     uvicorn.Server(config).run(sockets=[listening])
 
 

@@ -28,7 +28,7 @@ __all__ = ["create_app"]
 def create_app(engine: Answers, settings: Settings | None = None) -> FastAPI:
     """Return the application; it starts the engine when it is started, and stops it at its end.
 
-    Engine and settings are in its `state`, for routers that are added to it.
+    `engine`, `settings`, `metrics` and `room` are in its `state`, for what is added to it.
     """
     settings = settings or Settings()
     room = Room(settings.room_bytes)
@@ -44,6 +44,7 @@ def create_app(engine: Answers, settings: Settings | None = None) -> FastAPI:
 
     app = FastAPI(title="Foveate", lifespan=life, openapi_url=None)
     app.state.engine, app.state.settings = engine, settings
+    app.state.metrics, app.state.room = metrics, room
     app.add_middleware(Guard, settings=settings, metrics=metrics)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(RequestValidationError, _validation_problem)

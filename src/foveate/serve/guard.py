@@ -21,7 +21,7 @@ from foveate.serve.settings import Settings
 
 __all__ = ["Guard", "Record"]
 
-OPEN = ("/health",)
+OPEN = ("/health", "/")  # the page of `add_page` asks for the key, if there is one
 GONE = 499  # the client left before the answer
 
 

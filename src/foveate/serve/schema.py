@@ -18,7 +18,7 @@ from pydantic import (
 from foveate.errors import nearest
 from foveate.serve.problems import Problem
 
-__all__ = ["ChatRequest", "Message", "PicturePart", "TextPart", "read"]
+__all__ = ["ChatRequest", "Message", "PicturePart", "TextPart", "Two", "read"]
 
 # Said by clients about themselves or their bills; nothing here depends on them.
 IGNORED = frozenset(
@@ -145,6 +145,13 @@ class ChatRequest(Part):
         if None not in (self.max_tokens, self.max_completion_tokens):
             raise ValueError("max_tokens and max_completion_tokens came; give one of them")
         return self
+
+
+class Two(Part):
+    """Two answers, to be told apart."""
+
+    full: Annotated[str, Field(max_length=4000)]
+    said: Annotated[str, Field(max_length=4000)]
 
 
 BODY: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])

@@ -1,0 +1,118 @@
+// A picture of the person's: chosen, dropped or pasted, or an example; made to fit the server's limits.
+
+const READ = ["image/png", "image/jpeg", "image/webp", "image/gif"];
+
+function addressOf(file) {
+  return new Promise((done, failed) => {
+    const reader = new FileReader();
+    reader.onload = () => done(reader.result);
+    reader.onerror = () => failed(new Error("The file could not be read."));
+    reader.readAsDataURL(file);
+  });
+}
+
+async function opened(src) {
+  const image = new Image();
+  image.src = src;
+  await image.decode();
+  return image;
+}
+
+// What the server may be sent: the file as it is, or drawn anew where that is too much or unknown there.
+async function pictureOf(file, config) {
+  let src = await addressOf(file);
+  let image = await opened(src).catch(() => {
+    throw new Error(`${file.name || "What came"} is not a picture that this browser can read.`);
+  });
+  const pixels = image.naturalWidth * image.naturalHeight;
+  if (!READ.includes(file.type) || pixels > config.pixels || file.size > config.bytes) {
+    src = redrawn(image, Math.min(1, Math.sqrt(config.pixels / pixels)), config.bytes);
+    image = await opened(src);
+  }
+  return { src, image, name: file.name || "pasted picture", questions: [] };
+}
+
+function redrawn(image, scale, most) {
+  const canvas = document.createElement("canvas");
+  for (;;) {
+    canvas.width = Math.max(Math.floor(image.naturalWidth * scale), 1);
+    canvas.height = Math.max(Math.floor(image.naturalHeight * scale), 1);
+    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+    const src = canvas.toDataURL("image/jpeg", 0.92);
+    if (src.length * 0.75 <= most || scale < 0.01) return src;
+    scale *= 0.7;
+  }
+}
+
+// The place for a picture, and the ways to give one; `take` gets a picture, `wrong` what went wrong.
+function picker(config, take, wrong) {
+  const file = el("input", { type: "file", id: "file", accept: "image/*", hidden: true, tabindex: "-1" });
+  const read = async (given) => {
+    try {
+      take(await pictureOf(given, config));
+    } catch (error) {
+      wrong(error);
+    }
+  };
+  file.addEventListener("change", () => {
+    if (file.files.length) read(file.files[0]);
+    file.value = "";
+  });
+  const choose = () => file.click();
+  const example = async (one) => take({ ...one, image: await opened(one.src), isExample: true });
+  listen(read);
+  const chips = config.examples.map((one) =>
+    el("button", { type: "button", class: "chip", onclick: () => example(one) }, one.name));
+  const sources = el(
+    "div",
+    { class: "sources", role: "group", "aria-label": "Picture" },
+    file,
+    el("button", { type: "button", class: "chip strong", id: "choose", onclick: choose }, "Choose a picture"),
+    el("span", { class: "soft" }, "or an example:"),
+    chips,
+  );
+  return { sources, empty: () => dropZone(config, choose, example) };
+}
+
+function dropZone(config, choose, example) {
+  const cards = config.examples.map((one) =>
+    el(
+      "button",
+      { type: "button", class: "sample", "aria-label": `Example: ${one.name}`, onclick: () => example(one) },
+      el("img", { src: one.src, alt: "" }), el("span", {}, one.name),
+    ));
+  return el(
+    "div",
+    { class: "drop", id: "drop" },
+    el("p", { class: "invite" }, "Drop a picture here"),
+    el("p", { class: "soft" }, "or paste one, or ",
+      el("button", { type: "button", class: "link", onclick: choose }, "choose a file"), "."),
+    el("p", { class: "kicker" }, "Or begin with an example:"),
+    el("div", { class: "samples" }, cards),
+  );
+}
+
+// Pictures may be dropped and pasted anywhere on the page.
+function listen(read) {
+  const isPicture = (file) => file.type.startsWith("image/");
+  const over = (isOver) => document.body.classList.toggle("over", isOver);
+  document.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    over(true);
+  });
+  document.addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) over(false);
+  });
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    over(false);
+    const [file] = event.dataTransfer.files;
+    if (file) read(file);
+  });
+  document.addEventListener("paste", (event) => {
+    const file = [...(event.clipboardData?.files ?? [])].find(isPicture);
+    if (!file) return;
+    event.preventDefault();
+    read(file);
+  });
+}
