@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 __all__ = ["Paced", "Turnstile"]
 
-_here = threading.local()
+_local = threading.local()
 
 
 class Left(BaseException):
@@ -41,6 +41,7 @@ class Paced:
         self.logits: Tensor | None = None
         self.top: Tensor | None = None
         self.deltas: list[Any] | None = None  # what the model remembers of this call's positions
+        self.at: Turnstile | None = None  # where it stops
 
     def proceed(self) -> None:
         """Let the call run up to its next pass, or to its end."""
@@ -68,7 +69,7 @@ class Paced:
             raise Left
 
     def _run(self) -> None:
-        _here.paced = self
+        _local.paced = self
         try:
             self._call()
         except Left:
@@ -86,14 +87,15 @@ class Turnstile:
     def __init__(self, model: nn.Module) -> None:
         self._modules = [x for x in model.modules() if "rope_deltas" in vars(x)]
         self._hooks = [
-            model.register_forward_pre_hook(_before, with_kwargs=True, prepend=True),
-            model.register_forward_hook(_after),
+            model.register_forward_pre_hook(self._before, with_kwargs=True, prepend=True),
+            model.register_forward_hook(self._after),
         ]
 
     def proceed(self, paced: Paced) -> None:
         """Let a call run up to its next pass, what the model remembers being its own."""
         with self.forgetting():
             self._remember(paced.deltas or self._deltas())
+            paced.at = self
             paced.proceed()
             paced.deltas = self._deltas()
 
@@ -123,23 +125,26 @@ class Turnstile:
         for module, delta in zip(self._modules, deltas, strict=True):
             module.rope_deltas = delta
 
+    def _here(self) -> Paced | None:
+        """Return the paced call that this thread is, if it stops here."""
+        paced: Paced | None = getattr(_local, "paced", None)
+        return paced if paced is not None and paced.at is self else None
 
-def _before(model: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
-    """Stop a paced call, and note where its tokens are placed."""
-    paced: Paced | None = getattr(_here, "paced", None)
-    if paced is None:
-        return
-    paced.stand()
-    places = kwargs.get("position_ids")
-    if places is not None:
-        # of four planes the first counts tokens, the others say where they are
-        top = (places[1:] if places.ndim == 3 and len(places) == 4 else places).max()
-        paced.top = top if paced.top is None else torch.maximum(paced.top, top)
+    def _before(self, model: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
+        """Stop a paced call, and note where its tokens are placed."""
+        paced = self._here()
+        if paced is None:
+            return
+        paced.stand()
+        places = kwargs.get("position_ids")
+        if places is not None:
+            # of four planes the first counts tokens, the others say where they are
+            top = (places[1:] if places.ndim == 3 and len(places) == 4 else places).max()
+            paced.top = top if paced.top is None else torch.maximum(paced.top, top)
 
-
-def _after(model: nn.Module, args: Any, output: Any) -> None:
-    """Note what a pass of a paced call says."""
-    paced: Paced | None = getattr(_here, "paced", None)
-    if paced is not None:
-        paced.passes += 1
-        paced.logits = output.logits[:, -1]
+    def _after(self, model: nn.Module, args: Any, output: Any) -> None:
+        """Note what a pass of a paced call says."""
+        paced = self._here()
+        if paced is not None:
+            paced.passes += 1
+            paced.logits = output.logits[:, -1]
