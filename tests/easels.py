@@ -177,6 +177,21 @@ def _uneven() -> dict[str, Any]:
 
 PALIGEMMA = Family("paligemma", "paligemma", _paligemma_config, fixed)
 ONE = "<|vision_start|><|image_pad|><|vision_end|>"
+
+
+def _tower() -> dict[str, Any]:
+    """A LLaVA with the tower of Pixtral, whose patches are tokens."""
+    side = {"image_size": 70, "patch_size": 14, "head_dim": 12}
+    whole = {"vision_feature_layer": -1, "vision_feature_select_strategy": "full"}
+    return BY_NAME["llava-1.5"].settings() | whole | {"vision_config": vision("pixtral", **side)}
+
+
+def _vipllava() -> dict[str, Any]:
+    return BY_NAME["llava-1.5"].settings() | {"vision_feature_layers": [-1, -2]}
+
+
+TOWER = Family("llava-pixtral", "llava", _tower, fixed)
+VIPLLAVA = Family("vipllava", "vipllava", _vipllava, fixed)
 UNEVEN = Family("gemma3-uneven", "gemma3", _uneven, fixed)
 ONE = "<|vision_start|><|image_pad|><|vision_end|>"
 EASELS = (
@@ -187,6 +202,8 @@ EASELS = (
     ),
     Easel("qwen3-vl", _qwen("qwen3_vl", "Qwen3VLProcessor"), BY_NAME["qwen3-vl"].build, ONE),
     Easel("llava-1.5", _llava, BY_NAME["llava-1.5"].build, "<image>"),
+    Easel("vipllava", _llava, VIPLLAVA.build, "<image>"),
+    Easel("llava-pixtral", _Pixtral, TOWER.build, "<picture>"),
     Easel("llava-bordered", _bordered, BY_NAME["llava-1.5"].build, "<image>"),
     Easel("llava-next", _next, BY_NAME["llava-next"].build, "<image>"),
     Easel("llava-onevision", _onevision, BY_NAME["llava-onevision"].build, "<image>"),
