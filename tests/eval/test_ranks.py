@@ -19,7 +19,7 @@ from foveate.eval.log import Journal, read_log
 from foveate.eval.parts import adopt, part
 from launching import environment, launched
 
-LIMIT = 120  # seconds
+LIMIT = 180  # seconds
 NEVER = 10_000
 TORCHRUN = {
     "RANK": "1",
@@ -211,3 +211,13 @@ def test_a_lost_connection_says_what_to_do():
 
     with pytest.raises(FoveateError, match=r"another process .*reset by peer.*same command again"):
         next(ranks.Ranks(Gone(), 1, 2).take([1, 2]))
+
+
+def test_processes_take_the_accelerators_in_turn(monkeypatch):
+    taken = []
+    monkeypatch.setattr(ranks.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(ranks.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(ranks.torch.cuda, "set_device", taken.append)
+    for local in range(3):
+        ranks._take_accelerator(local)
+    assert taken == [0, 1, 0]

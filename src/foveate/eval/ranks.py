@@ -122,8 +122,7 @@ def team() -> Iterator[Team]:
     if not launched():
         yield Alone()
         return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    _take_accelerator(int(os.environ["LOCAL_RANK"]))
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
     from torch.distributed.rendezvous import rendezvous
 
@@ -141,3 +140,9 @@ def team() -> Iterator[Team]:
         yield Ranks(PrefixStore("run", store), rank, size)
     finally:
         distributed.destroy_process_group()
+
+
+def _take_accelerator(local: int) -> None:
+    """Let `cuda` mean this process's own; where there are fewer than processes, they share."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local % torch.cuda.device_count())

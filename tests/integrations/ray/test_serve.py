@@ -5,7 +5,7 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from openai import AuthenticationError, BadRequestError, OpenAI
+from openai import APIStatusError, AuthenticationError, BadRequestError, OpenAI
 from ray import serve
 
 from foveate.errors import InputError
@@ -14,7 +14,7 @@ from foveate.integrations.ray import app, deployment
 from .conftest import KEEP, METHOD, TOKENS
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
-WORDS = {"method": METHOD, "keep": str(KEEP), "replicas": "2", "device": "cpu", "kv_bytes": "1GiB"}
+WORDS = {"method": METHOD, "keep": str(KEEP), "replicas": "2", "device": "cpu", "max_body": "1MiB"}
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +72,9 @@ def test_errors_are_those_of_the_server(address, client, rows):
     with OpenAI(base_url=address, api_key="other", max_retries=0) as stranger:
         with pytest.raises(AuthenticationError):
             stranger.models.list()
+    with pytest.raises(APIStatusError, match="bytes") as large:
+        client.chat.completions.create(**chat(rows, 0), user="x" * (2 << 20))
+    assert large.value.status_code == 413
 
 
 @pytest.mark.parametrize(
