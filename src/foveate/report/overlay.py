@@ -128,9 +128,9 @@ def _ground(
     else:
         clear = image.resize(size, Image.Resampling.LANCZOS)
         columns = max(round(1.6 * max(view.columns for view in views)), 2)
-        few = image.resize(
-            (columns, max(round(columns * size[1] / size[0]), 2)), Image.Resampling.BOX
-        )
+        rows = max(round(columns * size[1] / size[0]), 2)
+        few = image.resize((columns, rows), Image.Resampling.BOX)
+        few = Image.blend(few, few.convert("L").convert("RGB"), 0.7)
     paper = Image.new("RGB", size, PAPER)
     faded = Image.blend(paper, few.resize(size, Image.Resampling.BICUBIC), FADED)
     lines = Image.new("L", size, 0)

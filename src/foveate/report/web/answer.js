@@ -1,12 +1,17 @@
 // What was asked, what came out, and what it cost.
 
 function question(comparison) {
-  return el(
-    "div",
-    { class: "question" },
-    el("p", { class: "kicker" }, "Question"),
-    el("h1", {}, comparison.question),
-  );
+  const title = el("h1", {}, comparison.question);
+  lengthen(title, 140);
+  return el("div", { class: "question" }, el("p", { class: "kicker" }, "Question"), title);
+}
+
+// Long text is set small, and scrolls in its own place.
+function lengthen(element, most) {
+  const isLong = element.textContent.length > most;
+  element.classList.toggle("long", isLong);
+  if (isLong) element.setAttribute("tabindex", "0");
+  else element.removeAttribute("tabindex");
 }
 
 function answer(comparison, state, change) {
@@ -17,7 +22,7 @@ function answer(comparison, state, change) {
     const run = comparison.run(state.method, state.budget);
     kicker.textContent = run.full ? "Answer with the full cache" : `Answer with ${run.method}, ${run.budget} kept`;
     text.replaceChildren(...answerParts(comparison, run));
-    text.classList.toggle("long", text.textContent.length > 60);
+    lengthen(text, 60);
     verdict.replaceChildren(...verdictOf(comparison, run));
   });
   return el("div", { class: "told", "aria-live": "polite" }, kicker, text, verdict);

@@ -23,6 +23,12 @@ class Comparison {
     this.budgets.push(FULL.budget);
     this.looks = data.full.look && bytesOf(data.full.look.shades);
     this.known = new Map();
+    this.read = new Map();
+  }
+
+  #bytes(text) {
+    if (!this.read.has(text)) this.read.set(text, bytesOf(text));
+    return this.read.get(text);
   }
 
   #sizes() {
@@ -68,7 +74,7 @@ class Comparison {
   }
 
   #counted(run, what, layer, head, count) {
-    const bytes = bytesOf(run[`kept_${what}`]);
+    const bytes = this.#bytes(run[`kept_${what}`]);
     const layers = layer === EVERY ? run.layers.map((_, i) => i) : [layer];
     const all = [...Array(run.heads).keys()];
     const heads = head === EVERY || run.heads === 1 ? all : [head];
@@ -86,7 +92,7 @@ class Comparison {
   // The share of layers in which each text token is among those that observe; null if none do.
   observers(run, layer = EVERY) {
     if (run.full || run.error || !run.window) return null;
-    const bytes = bytesOf(run.window);
+    const bytes = this.#bytes(run.window);
     const layers = layer === EVERY ? run.layers.map((_, i) => i) : [layer];
     const found = new Float32Array(this.words);
     for (const n of layers) {

@@ -14,22 +14,40 @@ function gallery(comparison, state, change) {
     );
   });
   for (const row of rows) row.style.setProperty("--count", comparison.budgets.length - 1);
-  const paint = () => {
+  const stale = new Set();
+  const visible = new Set();
+  const paint = (one) => {
     const picture = comparison.pictures[state.picture];
     const sheet = picture.sheets[state.sheet];
-    for (const { run, canvas } of shown) {
-      canvas?.style.setProperty("--ratio", ratioOf(picture, sheet));
-      if (!canvas?.clientWidth) continue;
-      const shares = comparison.shares(run, "visual", state.layer, state.head);
-      paintKept(canvas, comparison.images[state.picture], picture, sheet, shares, true);
+    one.canvas.style.setProperty("--ratio", ratioOf(picture, sheet));
+    if (!one.canvas.clientWidth) return;
+    const shares = comparison.shares(one.run, "visual", state.layer, state.head);
+    paintKept(one.canvas, comparison.images[state.picture], picture, sheet, shares, true);
+    stale.delete(one);
+  };
+  const drawn = shown.filter((one) => one.canvas);
+  const repaint = (all) => {
+    for (const one of drawn) {
+      if (all || visible.has(one)) paint(one);
+      else stale.add(one);
     }
   };
+  const watch = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) {
+      const one = drawn.find(({ canvas }) => canvas === target);
+      visible[isIntersecting ? "add" : "delete"](one);
+      if (isIntersecting && stale.has(one)) paint(one);
+    }
+  });
+  for (const { canvas } of drawn) watch.observe(canvas);
   change.on((what) => {
     for (const { button, method, budget } of shown) {
       const isOn = budget === state.budget && method === state.method;
       button.setAttribute("aria-pressed", String(isOn));
     }
-    if (["layer", "head", "picture", "sheet", "start"].some((name) => what.has(name))) paint();
+    if (["layer", "head", "picture", "sheet", "start"].some((name) => what.has(name))) {
+      repaint(what.has("start"));
+    }
   });
   const box = section(
     "gallery",
@@ -37,7 +55,7 @@ function gallery(comparison, state, change) {
     "Every method at every budget, for the layer and head chosen above. Choose one to see it large.",
     ...rows,
   );
-  new ResizeObserver(paint).observe(box);
+  new ResizeObserver(() => repaint(false)).observe(box);
   return box;
 }
 

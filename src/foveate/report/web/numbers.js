@@ -10,7 +10,7 @@ function numbers(comparison) {
   const { full } = comparison;
   const dashes = measured ? ["100 %", "100 %", "0"] : [];
   const first = [
-    "full cache", "100 %", full.answer || "(nothing)", "", number(comparison.visual),
+    "full cache", "100 %", answerCell(full.answer), "", number(comparison.visual),
     size(full.bytes_stored), "100 %", "–", ...dashes, milliseconds(full.prefill_ms), milliseconds(full.decode_ms),
   ];
   const rows = comparison.runs.map((run) => numbersOf(comparison, run, measured));
@@ -32,11 +32,17 @@ function numbersOf(comparison, run, measured) {
     ? [percent(fidelity.mass), percent(fidelity.agreement), number(fidelity.kl, 4)]
     : measured ? ["–", "–", "–"] : [];
   return [
-    run.method, run.budget, run.answer || "(nothing)",
+    run.method, run.budget, answerCell(run.answer),
     el("span", {}, sign(same), el("span", { class: "hidden" }, same ? "yes" : "no")),
     kept(run.visual_kept), size(run.bytes_stored), percent(run.bytes_stored / run.bytes_full),
     size(run.bytes_peak), ...extra, milliseconds(run.prefill_ms), milliseconds(run.decode_ms),
   ];
+}
+
+function answerCell(text) {
+  const cell = el("span", { class: text.length > 32 ? "told-here long" : "told-here", title: text });
+  cell.textContent = text || "(nothing)";
+  return cell;
 }
 
 function notes(comparison) {

@@ -59,6 +59,10 @@ function blurred(image, sheet) {
     const brush = canvas.getContext("2d");
     brush.imageSmoothingQuality = "high";
     brush.drawImage(image, 0, 0, canvas.width, canvas.height);
+    brush.globalCompositeOperation = "saturation"; // the edge of the eye sees little colour
+    brush.globalAlpha = 0.7;
+    brush.fillStyle = "#808080";
+    brush.fillRect(0, 0, canvas.width, canvas.height);
     known.set(sheet, canvas);
   }
   return known.get(sheet);
