@@ -2,7 +2,9 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
@@ -17,6 +19,7 @@ import torch
 # and what they register would be registered twice.
 collect_ignore = [
     "alone.py",
+    "browsing.py",
     "decoding.py",
     "easels.py",
     "desk.py",
@@ -66,6 +69,15 @@ def storage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         for function in (CompressedCache.__init__, compress.__wrapped__):
             monkeypatch.setitem(function.__kwdefaults__, "storage", chosen)
     return chosen
+
+
+@pytest.fixture(scope="module")  # while it is open, `asyncio.run` cannot be called
+def browser() -> Iterator[Any]:
+    """A headless browser; tests are skipped where there is none."""
+    from browsing import launched
+
+    with launched() as opened:
+        yield opened
 
 
 @pytest.fixture(autouse=True)

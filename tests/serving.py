@@ -16,6 +16,7 @@ from foveate.cli.answers import answer, prepare_chats
 from foveate.cli.models import Loaded
 from foveate.serve import create_app
 from foveate.serve.asking import Ask, Done, Failed, Piece
+from foveate.serve.page import add_page
 from foveate.tiny.documents import document
 
 
@@ -85,10 +86,13 @@ def hello(ask, ticket):
 
 
 @contextlib.contextmanager
-def served(engine, settings=None):
+def served(engine, settings=None, *, ui=False):
     """Run a server in a thread; yields its address."""
     listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(create_app(engine, settings), log_config=None, lifespan="on")
+    app = create_app(engine, settings)
+    if ui:
+        add_page(app)
+    config = uvicorn.Config(app, log_config=None, lifespan="on")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
