@@ -107,7 +107,8 @@ def native_bytes(layer: Any) -> int:
     """Return the bytes of a layer that is left as the model has it, states and windows alike."""
     found: list[Any] = []
     for value in vars(layer).values():
-        found += value if isinstance(value, (list, tuple)) else [value]
+        held = list(value.values()) if isinstance(value, dict) else value
+        found += held if isinstance(held, (list, tuple)) else [held]
     storages = (x.untyped_storage() for x in found if isinstance(x, Tensor))
     return sum({s.data_ptr(): s.nbytes() for s in storages}.values())
 
