@@ -57,21 +57,23 @@ def collect(
     keeps: Sequence[Keep] = (0.5, 0.1, 0.01),
     *,
     max_new_tokens: int = 64,
+    inputs: Any = None,
     measured: bool = True,
     tell: Tell | None = None,
     **settings: Any,
 ) -> Comparison:
     """Return what every method keeps and answers at every budget, beside the full cache.
 
-    A method is a name, or one with options such as "snapkv(window=16)". `measured` also follows the
-    full answer token by token, for shares of attention and divergences; `settings` are those of
-    `compress`. A run that fails says why among the others; if all fail, or all budgets of a method
-    are impossible, the first error is raised.
+    A method is a name, or one with options such as "snapkv(window=16)". `inputs` is one prompt as
+    the processor made it, where that is more than images and a question. `measured` also follows
+    the full answer token by token, for shares of attention and divergences; `settings` are those
+    of `compress`. A run that fails says why among the others; if all fail, or all budgets of a
+    method are impossible, the first error is raised.
     """
     tell = tell or _silent
     built = _built(methods, keeps)
     tell(0, len(built) + 1, "full cache")
-    inputs = answers.prepare(loaded, images, question)
+    inputs = answers.prepare(loaded, images, question) if inputs is None else inputs
     reference = None
     if measured:
         reference = references(loaded.model, inputs, max_new_tokens=max_new_tokens)
