@@ -72,6 +72,8 @@ def test_the_command_serves_with_its_options(tmp_path):
         (("--keep", "few"), "is not a number"),
         (("--method", "aircash"), "did you mean 'aircache'"),
         (("--max-pixels", "1000000000"), "is too much"),
+        (("--ui", "--host", "0.0.0.0"), "give --api-key-file"),
+        (("--ui", "--client-methods", "aircache"), "add full to"),
     ],
 )
 def test_wrong_words_are_said_before_anything_is_loaded(run, words, says, monkeypatch):

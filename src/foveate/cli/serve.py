@@ -168,7 +168,9 @@ def load_engine(given: Mapping[str, Any]) -> Any:
 
 def _check_page(settings: Any, host: str) -> None:
     from foveate.errors import InputError
+    from foveate.serve.page import check
 
+    check(settings)
     if not settings.keys and not _is_loopback(host):
         raise InputError(
             f"--ui with --host {host} opens the page to whoever reaches this machine; give "

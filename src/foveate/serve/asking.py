@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from foveate.cache.report import CacheReport
@@ -75,13 +75,18 @@ class Held:
 
 @dataclass(frozen=True)
 class Done:
-    """The end of an answer; `kv` says what the cache held: method, kept, bytes."""
+    """The end of an answer; `kv` says what the cache held: method, kept, bytes.
+
+    `first` is the seconds from the request's coming to its first token, `seconds` those to its end.
+    """
 
     reason: Literal["stop", "length", "cancelled"]
     prompt_tokens: int
     completion_tokens: int
     visual_tokens: int
     kv: Mapping[str, Any]
+    first: float | None = field(default=None, compare=False)
+    seconds: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

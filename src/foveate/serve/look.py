@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from anyio.to_thread import run_sync
@@ -93,47 +92,30 @@ class Sight:
         }
 
 
-@dataclass
-class Clock:
-    """When a request began, and when its first text came."""
-
-    began: float = field(default_factory=time.perf_counter)
-    first: float | None = None
-
-    def note(self) -> None:
-        """Note that some text has come."""
-        self.first = self.first or time.perf_counter()
-
-    def told(self, tokens: int) -> dict[str, float | None]:
-        """Return milliseconds until the first text, and of each token behind it."""
-        now = time.perf_counter()
-        first = now if self.first is None else self.first
-        step = 1000 * (now - first) / (tokens - 1) if tokens > 1 else None
-        return {"prefill_ms": 1000 * (first - self.began), "decode_ms": step}
-
-
 @dataclass(frozen=True)
 class Looks(Shape):
     """Chunks in OpenAI's shape, some with a `look` beside their empty text."""
 
     sight: Sight | None = None
-    clock: Clock = field(default_factory=Clock)
 
     def held(self, event: Held) -> dict[str, Any]:
         """Return a chunk that tells what is kept."""
         assert self.sight is not None
         return {**self._chunk({}), "look": self.sight.of(event)}
 
-    def piece(self, piece: Piece) -> dict[str, Any]:
-        """Return a chunk of text, and note the time."""
-        self.clock.note()
-        return super().piece(piece)
-
     def last(self, done: Done) -> list[dict[str, Any]]:
         """Return the last chunks, with the times."""
         first, *rest = super().last(done)
-        run = {"tokens": done.completion_tokens, **self.clock.told(done.completion_tokens)}
-        return [{**first, "look": {"run": run}}, *rest]
+        return [{**first, "look": {"run": _times(done)}}, *rest]
+
+
+def _times(done: Done) -> dict[str, Any]:
+    """Return tokens, and milliseconds until the first of them and for each of the others."""
+    tokens, first, step = done.completion_tokens, done.first, None
+    if first is not None and done.seconds is not None and tokens > 1:
+        step = 1000 * (done.seconds - first) / (tokens - 1)
+    start = None if first is None else 1000 * first
+    return {"tokens": tokens, "prefill_ms": start, "decode_ms": step}
 
 
 def _sizes(ask: Ask) -> list[tuple[int, int]]:

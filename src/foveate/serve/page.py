@@ -28,12 +28,12 @@ from foveate.serve.schema import Two
 from foveate.serve.settings import Settings
 from foveate.tiny.documents import document
 
-__all__ = ["add_page"]
+__all__ = ["add_page", "check"]
 
 KEEPS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7)
 START = 0.1
 LONGEST = 256  # tokens of an answer
-EXAMPLES = (("rows", 15), ("table", 4), ("receipt", 6))  # layouts and seeds
+EXAMPLES = (("rows", 9, 2), ("table", 5, 3), ("receipt", 2, 1))  # layout, seed, first question
 TRIES = 4  # questions that are offered with an example
 SCRIPTS = ("client.js", "picture.js", "inquiry.js", "told.js", "live.js")
 
@@ -41,11 +41,7 @@ SCRIPTS = ("client.js", "picture.js", "inquiry.js", "told.js", "live.js")
 def add_page(app: FastAPI) -> None:
     """Add the page, and what it asks, to an application of `create_app` that has an `Engine`."""
     settings: Settings = app.state.settings
-    if settings.methods is not None and "full" not in settings.methods:
-        raise InputError(
-            "the page compares with the full cache, which is not open to clients; add full to "
-            "--client-methods"
-        )
+    check(settings)
     engine, room = app.state.engine, app.state.room
     loaded = Loaded(settings.model, engine.model, engine.processor)
     look = Look(engine, settings, app.state.metrics, room, loaded)
@@ -67,6 +63,15 @@ def add_page(app: FastAPI) -> None:
         return JSONResponse({"parts": await run_sync(difference, two.full, two.said)})
 
     app.include_router(ui)
+
+
+def check(settings: Settings) -> None:
+    """Raise `InputError` where a page could not ask what it has to."""
+    if settings.methods is not None and "full" not in settings.methods:
+        raise InputError(
+            "the page compares with the full cache, which is not open to clients; add full to "
+            "--client-methods"
+        )
 
 
 def _two(body: bytes) -> Two:
@@ -121,19 +126,20 @@ def _told(settings: Settings) -> dict[str, Any]:
         "longest": min(LONGEST, settings.max_new_tokens),
         "pixels": settings.pixels,
         "bytes": min(settings.picture_bytes, settings.body_bytes // 2),
-        "examples": [_example(layout, seed) for layout, seed in EXAMPLES],
+        "examples": [_example(*one) for one in EXAMPLES],
     }
 
 
-def _example(layout: str, seed: int) -> dict[str, Any]:
+def _example(layout: str, seed: int, first: int) -> dict[str, Any]:
     """Return a generated document as a picture, and some questions about it."""
     made = document(seed, layout=layout)
+    asked = [question.text for question in made.questions]
     file = io.BytesIO()
     made.pages[0].save(file, "PNG", optimize=True)
     return {
         "name": layout,
         "src": "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii"),
-        "questions": [question.text for question in made.questions[:TRIES]],
+        "questions": [*asked[first:], *asked[:first]][:TRIES],
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -51,6 +52,8 @@ class Request:
     error: BaseException | None = None
     kv: dict[str, Any] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list, repr=False)
+    came: float = field(default_factory=time.perf_counter)
+    first: float | None = None  # seconds until the first token
 
     @property
     def ended(self) -> bool:
@@ -66,6 +69,8 @@ class Request:
         """Choose the token that follows, note what it adds to the answer, and return it."""
         assert self.sampler is not None and self.words is not None
         token = self.sampler.choose(logits, self.seen, best)
+        if self.first is None:
+            self.first = time.perf_counter() - self.came
         self.seen.append(token)
         if token in self.ends:
             self.end("stop")
@@ -99,7 +104,9 @@ class Request:
         if self.error is not None:
             return Failed(self.error)
         assert self.reason is not None
-        return Done(self.reason, self.prompt, self.tokens, self.visual, dict(self.kv))
+        seconds = time.perf_counter() - self.came
+        counts = (self.prompt, self.tokens, self.visual)
+        return Done(self.reason, *counts, dict(self.kv), self.first, seconds)
 
     def note(self, report: CacheReport, passes: int) -> None:
         """Note what the cache holds of the prompt."""

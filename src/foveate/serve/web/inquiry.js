@@ -12,9 +12,10 @@ class Growing extends Comparison {
     this.images = this.pictures.map((_, i) => (i ? null : inquiry.picture.image));
   }
 
-  // The methods with a run that is complete, for what is listed below the first screen.
+  // The runs that are complete, by method, and by budget within a method.
   get done() {
-    return this.runs.filter((run) => run.isDone);
+    const place = (run) => this.methods.indexOf(run.method);
+    return this.runs.filter((run) => run.isDone).sort((a, b) => place(a) - place(b) || b.keep - a.keep);
   }
 
   take(run) {
@@ -34,7 +35,7 @@ class Inquiry {
   constructor(config, picture, question, key, tell) {
     Object.assign(this, { config, picture, question, key, tell });
     this.comparison = null;
-    this.stopped = false;
+    this.problem = null; // what the last wish came to, if to nothing
     this.asking = null; // of a run
     this.filling = null; // of the full cache
   }
@@ -42,8 +43,7 @@ class Inquiry {
   // Has the run that is wanted be asked for, and the full cache behind it, if they are not known.
   async want(method, budget) {
     this.asking?.abort();
-    this.asking = null;
-    if (this.stopped) return;
+    this.asking = this.problem = null;
     try {
       if (budget !== FULL.budget && !this.comparison?.has(method, budget)) await this.#run(method, budget);
       await this.#full();
@@ -53,7 +53,9 @@ class Inquiry {
         this.tell("compared");
       }
     } catch (error) {
-      if (error.name !== "AbortError") this.tell("failed", error);
+      if (error.name === "AbortError") return;
+      this.problem = error.message;
+      this.tell("failed", error);
     }
   }
 
@@ -61,9 +63,8 @@ class Inquiry {
     return Boolean(this.asking || this.filling);
   }
 
-  // Ends what is on its way, and asks no more.
+  // Ends what is on its way.
   stop() {
-    this.stopped = true;
     this.asking?.abort();
     this.filling?.control.abort();
   }

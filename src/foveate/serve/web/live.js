@@ -7,11 +7,12 @@ function live(config, root) {
   let picture = null;
   let inquiry = null;
   let view = null; // state and change of what is shown of the inquiry
-  let timer = 0;
+  let timer = null; // of a wish that waits for the slider to rest
 
   const answer = told(() => {
+    rest();
     inquiry?.stop();
-    answer.clear("Stopped.");
+    present();
   });
   const place = el("div", { class: "place" });
   const below = el("div", { class: "below" });
@@ -47,8 +48,13 @@ function live(config, root) {
     }
   }
 
-  function forget() {
+  function rest() {
     clearTimeout(timer);
+    timer = null;
+  }
+
+  function forget() {
+    rest();
     inquiry?.stop();
     inquiry = view = null;
     for (const box of [more, costs, below]) box.replaceChildren();
@@ -65,6 +71,7 @@ function live(config, root) {
       form.field.focus();
       return;
     }
+    rest();
     inquiry?.stop();
     const mine = new Inquiry(config, picture, text, form.key(), (what, run) => {
       if (mine === inquiry) heard(what, run);
@@ -73,6 +80,11 @@ function live(config, root) {
     view = null;
     place.classList.add("waiting");
     document.title = `${text.slice(0, 80)} · Foveate`;
+    want();
+  }
+
+  function want() {
+    timer = null;
     inquiry.want(wanted.method, wanted.budget).then(present);
     present();
   }
@@ -80,27 +92,21 @@ function live(config, root) {
   // A new method or budget: what is known is shown at once, else asked for when the slider rests.
   function choose(next) {
     Object.assign(wanted, next);
-    clearTimeout(timer);
+    rest();
     if (!inquiry) {
       dial.show();
       return;
     }
-    const known = inquiry.comparison?.has(wanted.method, wanted.budget);
-    const mine = inquiry;
-    mine.asking?.abort();
-    timer = setTimeout(() => {
-      mine.stopped = false;
-      mine.want(wanted.method, wanted.budget).then(() => mine === inquiry && present());
-      present();
-    }, known ? 0 : PATIENCE);
+    inquiry.asking?.abort();
+    const isKnown = inquiry.comparison?.has(wanted.method, wanted.budget);
+    timer = setTimeout(want, isKnown ? 0 : PATIENCE);
     present();
   }
 
   function heard(what, run) {
     if (what === "failed") {
-      present();
-      answer.fail(run.message);
       if (run.status === 401) form.askKey();
+      present();
       return;
     }
     if (what === "held" || (what === "full" && !view)) begin();
@@ -118,10 +124,10 @@ function live(config, root) {
       place.replaceChildren(stage(comparison, state, view.change));
       more.replaceChildren(el("div", { class: "controls" }, layerSlider(comparison, state, view.change)));
       costs.replaceChildren(facts(comparison, state, view.change));
-      view.parts = [layerBars(comparison, state, view.change), prompt(comparison, state, view.change)];
       view.tried = el("div", {});
       view.table = el("div", {});
-      below.replaceChildren(view.tried, ...view.parts, view.table);
+      const parts = [layerBars(comparison, state, view.change), prompt(comparison, state, view.change)];
+      below.replaceChildren(view.tried, el("div", { class: "pair" }, parts), view.table);
     }
     const most = Math.max(...comparison.runs.map((run) => run.heads ?? 1));
     if (most > view.heads) {
@@ -138,9 +144,10 @@ function live(config, root) {
     const isFull = budget === FULL.budget;
     const found = isFull ? FULL : comparison?.runs.find((run) => run.method === method && run.budget === budget);
     const known = found && (!isFull || comparison?.has(method, budget)) ? found : undefined;
-    answer.show(comparison, wanted, known, inquiry.isBusy);
+    const isBusy = inquiry.isBusy || timer !== null;
+    answer.show(comparison, wanted, known, isBusy, inquiry.problem);
     dial.show(comparison, known);
-    place.classList.toggle("waiting", !known && inquiry.isBusy);
+    place.classList.toggle("waiting", !known && isBusy);
     if (view && known && (view.state.method !== method || view.state.budget !== budget)) {
       view.change({ method, budget });
     }
@@ -213,6 +220,7 @@ function dials(config, wanted, choose) {
     [...made.marks.children].forEach((mark, i) => mark.classList.toggle("on", i === at));
     method.value = wanted.method;
   };
+  [...made.marks.children].forEach((mark) => mark.classList.toggle("wide", ["10 %", "50 %"].includes(mark.textContent)));
   const box = el(
     "div",
     { class: "controls dial" },

@@ -25,6 +25,7 @@ async function pictureOf(file, config) {
     throw new Error(`${file.name || "What came"} is not a picture that this browser can read.`);
   });
   const pixels = image.naturalWidth * image.naturalHeight;
+  if (!pixels) throw new Error("The picture says nothing of its size; save it as PNG or JPEG.");
   if (!READ.includes(file.type) || pixels > config.pixels || file.size > config.bytes) {
     src = redrawn(image, Math.min(1, Math.sqrt(config.pixels / pixels)), config.bytes);
     image = await opened(src);
@@ -60,7 +61,7 @@ function picker(config, take, wrong) {
   });
   const choose = () => file.click();
   const example = async (one) => take({ ...one, image: await opened(one.src), isExample: true });
-  listen(read);
+  listen(read, wrong);
   const chips = config.examples.map((one) =>
     el("button", { type: "button", class: "chip", onclick: () => example(one) }, one.name));
   const sources = el(
@@ -68,7 +69,7 @@ function picker(config, take, wrong) {
     { class: "sources", role: "group", "aria-label": "Picture" },
     file,
     el("button", { type: "button", class: "chip strong", id: "choose", onclick: choose }, "Choose a picture"),
-    el("span", { class: "soft" }, "or an example:"),
+    el("span", { class: "soft wide" }, "or an example:"),
     chips,
   );
   return { sources, empty: () => dropZone(config, choose, example) };
@@ -93,7 +94,7 @@ function dropZone(config, choose, example) {
 }
 
 // Pictures may be dropped and pasted anywhere on the page.
-function listen(read) {
+function listen(read, wrong) {
   const isPicture = (file) => file.type.startsWith("image/");
   const over = (isOver) => document.body.classList.toggle("over", isOver);
   document.addEventListener("dragover", (event) => {
@@ -108,6 +109,7 @@ function listen(read) {
     over(false);
     const [file] = event.dataTransfer.files;
     if (file) read(file);
+    else wrong(new Error("What was dropped is no file; save the picture, and drop that."));
   });
   document.addEventListener("paste", (event) => {
     const file = [...(event.clipboardData?.files ?? [])].find(isPicture);

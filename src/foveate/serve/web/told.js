@@ -25,36 +25,31 @@ function told(stop) {
   };
 
   // `run` is what is wanted, if anything is known of it; `isBusy`: more of something is to come.
-  function show(comparison, { method, budget }, run, isBusy) {
+  function show(comparison, { method, budget }, run, isBusy, problem) {
     const isDone = Boolean(run?.full ? comparison.full.answer !== null : run?.isDone);
     kicker.textContent = budget === FULL.budget ? "Answer" : `${method}, ${budget} kept`;
     text.setAttribute("aria-busy", String(!isDone)); // read out when it is complete, not letter by letter
     halt.classList.toggle("on", isBusy);
-    box.classList.toggle("busy", isBusy);
     const full = comparison?.full.answer ?? null;
     put(other, full === null ? [dots(isBusy)] : [spoken(full)]);
     if (!run || (run.full && !isDone)) put(text, [dots(isBusy)]);
     else if (run.full || run.parts) put(text, answerParts(comparison, run));
     else put(text, run.answer || isDone ? [spoken(run.answer)] : [dots(isBusy)]);
-    if (!isDone) say(isBusy ? "Asking …" : "");
-    else if (full === null) say(isBusy ? "Asking the full cache, to compare …" : "");
-    else say(...verdictOf(comparison, run));
+    if (isBusy && !isDone) say("Asking …");
+    else if (isBusy && full === null) say("Asking the full cache, to compare …");
+    else if (problem) say(sign(false), el("span", { class: "error" }, problem));
+    else if (isDone && full !== null) say(...verdictOf(comparison, run));
+    else say("Stopped.");
   }
 
   function clear(words) {
     kicker.textContent = "Answer";
     for (const place of [text, other]) put(place, [dots(false)]);
     halt.classList.remove("on");
-    box.classList.remove("busy");
-    text.removeAttribute("aria-busy");
     say(words);
   }
 
-  function fail(message) {
-    halt.classList.remove("on");
-    box.classList.remove("busy");
-    say(sign(false), el("span", { class: "error" }, message));
-  }
+  const fail = (message) => say(sign(false), el("span", { class: "error" }, message));
 
   return { box, show, clear, fail };
 }
