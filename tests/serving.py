@@ -35,6 +35,10 @@ class Script:
             self.thread = threading.Thread(target=self.work, daemon=True)
             self.thread.start()
 
+    @property
+    def is_running(self):
+        return self.thread is not None and self.thread.is_alive()
+
     def stop(self):
         if self.thread is not None:
             self.waiting.put(None)

@@ -24,7 +24,7 @@ BODY = {
     "stop": ["A"],
     "kv": {"method": "snapkv", "keep": 0.5, "window": 8},
 }
-relaxed = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+relaxed = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 class Direct:

@@ -308,6 +308,16 @@ def test_the_log_has_sizes_and_no_words_unless_told(caplog, words):
     assert "very-private-key" not in "".join(lines)
 
 
+def test_an_engine_that_died_is_told_at_once(serve):
+    engine = Script(hello)
+    url = serve(engine=engine)
+    assert httpx.get(f"{url}/health").status_code == 200
+    engine.stop()
+    problem(httpx.get(f"{url}/health"), 503)
+    problem(httpx.post(url + CHAT, json=chat()), 503)
+    assert room(url) == 0
+
+
 def test_settings_that_allow_nothing_are_refused():
     for wrong in ({"pixels": 0}, {"seconds": -1}, {"pixels": 10**9}, {"keys": (" ",)}):
         with pytest.raises(InputError):

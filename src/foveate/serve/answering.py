@@ -16,6 +16,10 @@ __all__ = ["Answer", "Answers"]
 class Answers(Protocol):
     """What a server needs of an engine."""
 
+    @property
+    def is_running(self) -> bool:
+        """Return whether there is somebody who works."""
+
     def start(self) -> None:
         """Begin to work, if that was not done."""
 
@@ -40,6 +44,8 @@ class Answer:
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._seconds, self._end = seconds, self._loop.time() + seconds
+        if not engine.is_running:
+            raise Problem(503, "the engine does not run; the server has to be started again")
         self._ticket = engine.submit(ask, self._take)
 
     async def events(self) -> AsyncIterator[Held | Piece | Done]:

@@ -71,6 +71,8 @@ def _api(engine: Answers, settings: Settings, metrics: Metrics, room: Room) -> A
 
     @api.get("/health")
     async def health() -> dict[str, str]:
+        if not engine.is_running:
+            raise Problem(503, "the engine does not run; the server has to be started again")
         return {"status": "ok"}
 
     @api.get("/metrics")

@@ -247,6 +247,11 @@ class Engine:
             self._thread = threading.Thread(target=self._run, name="foveate-engine", daemon=True)
             self._thread.start()
 
+    @property
+    def is_running(self) -> bool:
+        """Return whether the engine's thread takes steps."""
+        return self._thread is not None and self._thread.is_alive()
+
     def stop(self) -> None:
         """Cancel every request, and give the model back as it came."""
         self._waiting.close()
