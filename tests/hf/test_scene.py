@@ -11,7 +11,7 @@ import gold
 from families import Prompt
 from foveate.hf.views import pictures
 from foveate.picture import Picture
-from seam import two_turns
+from seam import native_turns, two_turns
 
 KNOWN = [families.BY_NAME[name] for name in (
     "qwen2-vl", "qwen3-vl", "llava-1.5", "llava-next", "llava-onevision", "gemma3", "mistral3",
@@ -61,6 +61,7 @@ def test_a_second_turn_adds_its_pictures(family):
     model, inputs = family.build(), family.inputs(3)
     cache = cache_of(model)
     recipe = (4, ("image", 1), 5)
+    native_turns(family, model, inputs, recipe)
     _, report, turn, _ = two_turns(family, model, inputs, cache, recipe, cache.report)
     for row, count in enumerate((1, 2, 1)):
         first, both = report.pictures(row), cache.report().pictures(row)

@@ -59,6 +59,7 @@ def test_qwen_groups_of_frames_beside_a_picture(name):
     assert [view.frames for view in video.views] == [(0, 1), (2, 3), (4, 5)]
     assert [view.seconds for view in video.views] == [(0.0, 0.5), (0.5, 1.0), (1.0, 1.5)]
     assert pictures(family.config(), inputs)[0].views[0].positions[0][0] > 7  # padded
+    del inputs["second_per_grid_ts"]  # which some releases count for pictures, too
     before = embeddings(model, accepted(model, inputs))
     for group, row, column in ((0, 0, 0), (1, 1, 2), (2, 0, 1), (2, 1, 0)):
         token = group * 6 + row * 3 + column  # patches come in blocks of a token
@@ -98,8 +99,11 @@ def test_llava_pooled_frames(family, marks):
             marked = pixel.clone()
             marked[row, frame, :, 14 * y + 3 : 14 * y + 11, 14 * x + 3 : 14 * x + 11] = 2
             after = embeddings(model, accepted(model, inputs | {"pixel_values_videos": marked}))
-            moved = (after - before).norm(dim=-1)
-            assert moved.nonzero().tolist() == [[row, found.views[frame].positions[y][x]]]
+            moved = (after - before).norm(
+                dim=-1
+            )  # old releases look at the last layer's own output
+            strongly = (moved > moved.max() / 2).nonzero().tolist()
+            assert strongly == [[row, found.views[frame].positions[y][x]]]
 
 
 def test_frames_of_internvl_are_pictures_one_by_one():
