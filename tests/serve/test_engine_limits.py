@@ -120,7 +120,7 @@ def test_a_full_queue_is_busy(model, answers):
 def test_who_leaves_at_any_stage_frees_everything(model, answers, name, steps):
     engine = engine_of(QWEN, model)
     left, stays = Heard(), Heard()
-    ticket = engine.submit(ask(0, name), left)
+    ticket = engine.submit(ask(0, name, max_new_tokens=30), left)
     engine.submit(ask(1, "foveate"), stays)
     ready(engine)
     for _ in range(steps):
@@ -156,7 +156,7 @@ def test_who_fails_fails_alone(model, answers, monkeypatch):
     engine.submit(ask(3, "full"), heard["well"])
     ready(engine)
     monkeypatch.setattr(
-        broken.cache, "begin", failing(RuntimeError("no room"), 3, broken.cache.begin)
+        broken.cache, "begin", failing(RuntimeError("no room"), 1, broken.cache.begin)
     )
     choose = mute.sampler.choose
     monkeypatch.setattr(mute.sampler, "choose", failing(ValueError("no number"), 3, choose))

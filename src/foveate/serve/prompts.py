@@ -15,7 +15,7 @@ from foveate.cli.answers import processed
 from foveate.cli.models import Loaded
 from foveate.errors import InputError
 from foveate.hf.kinds import has_features, visual_ids
-from foveate.hf.support import optional
+from foveate.hf.support import has_grid_positions, optional
 from foveate.serve.asking import TooLarge
 from foveate.serve.footprint import Footprint
 from foveate.serve.request import Request
@@ -47,6 +47,7 @@ class Prompts:
         self._ends = _ends(model, self._tokenizer)
         parameters = set(inspect.signature(model.forward).parameters)
         self._encodes = "mm_encoder_outputs" in parameters
+        self._grid = has_grid_positions(text)
         self._both_ways = "token_type_ids" in parameters  # the parts of a picture see each other
 
     def prepare(self, request: Request) -> None:
@@ -102,7 +103,7 @@ class Prompts:
         """Return why a prompt cannot be read in chunks with the same result."""
         if int(transformers.__version__.partition(".")[0]) < 5:
             return "this release of transformers reads prompts whole; 5.0 and later take chunks"
-        if has_features(inputs) and not self._encodes:
+        if (has_features(inputs) or self._grid) and not self._encodes:
             return "this model, or this release of it, reads pictures together with all the text"
         if has_features(inputs) and self._both_ways:
             return "the parts of a picture see each other in this model, so they are read together"
