@@ -28,6 +28,7 @@ REASONS = {
 }
 COMMANDS = ("sh", "bash", "console")
 DATA = ("text", "json", "toml", "yaml", "html", "markdown", "makefile", "dockerfile")
+OURS = re.compile(r"^(?:\$ )?(?:foveate|make|pip|python) [a-z-]", re.MULTILINE)
 WORD = {"after": r"[\w./-]+\.md", "raises": r"\w+", "exits": r"\d+"}
 WORD |= {"add": r".+", "file": r"[\w.-]+"}
 
@@ -86,13 +87,13 @@ def blocks(path: Path) -> list[Block]:
     lines = enumerate(path.read_text().splitlines(), start=1)
     said: list[str] | None = None
     for number, line in lines:
-        if line.startswith("<!-- test:"):
-            said = [line]
+        if line.lstrip().startswith("<!-- test:"):
+            said = [line.lstrip()]
             while "-->" not in said[-1]:
                 said.append(next(lines, (0, "-->"))[1])
-        elif fence := re.match(r"( *)```(\w*)$", line):
+        elif fence := re.match(r"( *)(?:```|~~~)(.*)$", line):
             inside = []
-            while (line := next(lines, (0, "```"))[1]).strip() != "```":
+            while (line := next(lines, (0, "```"))[1]).strip() not in ("```", "~~~"):
                 inside.append(line.removeprefix(fence[1]) + "\n")
             try:
                 found.append(_checked(fence[2], "".join(inside), said or [], number))
@@ -109,6 +110,8 @@ def _checked(language: str, text: str, said: list[str], line: int) -> Block:
     if language not in (*COMMANDS, *DATA, "python"):
         allowed = ", ".join((*COMMANDS, "python", *DATA))
         raise BlockError(f"a block of {language or 'no language'!r}; name one of {allowed}")
+    if language in DATA and OURS.search(text):
+        raise BlockError(f"a command of ours in a block of {language}; call it sh")
     if language == "json":
         try:
             json.loads(text)

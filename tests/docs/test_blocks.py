@@ -21,6 +21,12 @@ def test_what_a_document_says_can_be_done(path, tmp_path, monkeypatch):
     Desk(tmp_path, monkeypatch).read(path)
 
 
+def test_the_index_lists_every_page():
+    index = (ROOT / "docs/index.md").read_text()
+    pages = [path.name for path in (ROOT / "docs").glob("*.md") if path.name != "index.md"]
+    assert [name for name in pages if f"({name})" not in index] == []
+
+
 def commands_in_sentences():
     return sorted({span for path in PAGES for span in SPAN.findall(path.read_text())})
 
@@ -52,6 +58,9 @@ def page(tmp_path):
     [
         ("```\nls\n```\n", "no language"),
         ("```ruby\nputs 1\n```\n", "'ruby'"),
+        ("``` sh\nls\n```\n", "' sh'"),
+        ("1. First\n\n   ~~~\n   ls\n   ~~~\n", "no language"),
+        ("```text\nfoveate demo\n```\n", "call it sh"),
         ("<!-- test: skip laziness -->\n```sh\nls\n```\n", "'laziness' is no reason"),
         ("<!-- test: skip gpu: here -->\n```sh\nls\n```\n", "'here' are to be skipped"),
         ("<!-- test: replace a => b -->\n```sh\nls\n```\n", "'a' is to be replaced"),
