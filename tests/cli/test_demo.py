@@ -66,3 +66,10 @@ def test_right_and_wrong_differ_without_colour(monkeypatch, encoding, signs):
     half = len(signs) // 2
     assert console.mark(True).split("]")[1].startswith(signs[:half])
     assert console.mark(False).split("]")[1].startswith(signs[half:])
+
+
+def test_a_question_is_shown_on_a_page(run, tmp_path):
+    out = tmp_path / "seen.html"
+    done = run("demo", "--questions", "1", "--report", out)
+    assert done.code == 0 and f"Open {out}" in done.out
+    assert "<title>" in out.read_text()

@@ -292,7 +292,9 @@ def test_pictures_and_their_sheets_can_be_chosen(show, values):
 def test_without_a_picture_there_is_a_grid(show, values):
     for name in ("src", "width", "height"):
         values["pictures"][0].pop(name)
+    values["notes"] = ["nobody knows where"]
     opened = show(values)
+    assert "nobody knows where" in opened.text(".stage")
     opened.change(method="snapkv", budget="10 %", layer=3, head=0)
     assert len(shot(opened).getcolors(1 << 24)) > 1
     assert opened.said == []
@@ -307,6 +309,21 @@ def test_a_failed_run_is_said_and_the_rest_is_there(show, values):
     opened = show(values)
     opened.change(method="aircache", budget="1 %")
     assert opened.text("#answer") == "too small"
+    assert opened.said == []
+
+
+def test_another_comparison_takes_the_place_of_the_first(show, values):
+    opened = show(values)
+    values |= {"question": "and now?", "version": "1"}
+    opened.page.evaluate(
+        """(data) => window.foveate.show(
+            data, document.getElementById("page"), { method: "snapkv", budget: "50 %", layer: 2 }
+        )""",
+        values,
+    )
+    assert opened.text("h1") == "and now?"
+    assert opened.text("#caption").startswith("snapkv, 50 %, layer 2: ")
+    assert opened.page.locator("#sight").count() == 1
     assert opened.said == []
 
 

@@ -44,6 +44,10 @@ def command(
     save: Annotated[
         Path | None, typer.Option("--save", help="Write the document to this PNG file.")
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", help="Show the first question on a page: an HTML file."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Answer questions about a generated document with the full cache and with AirCache."""
@@ -58,12 +62,16 @@ def command(
         with console.err().status("loading the embedded model"):
             loaded = models.load()
         columns = [column.to_dict() for column in _columns(loaded, page, asked)]
+        if report is not None:
+            _report(loaded, page, asked[0], report)
     texts = [{"question": one.text, "right_answer": one.answer} for one in asked]
     if json:
         console.print_json({"seed": seed, "questions": texts, "caches": columns})
     else:
         _show(texts, columns)
         _explain(texts, columns, save)
+        if report is not None:
+            console.out().print(f"\nOpen {report} in a browser.", soft_wrap=True, markup=False)
 
 
 def _columns(loaded: Any, page: Any, asked: Any) -> list[Column]:
@@ -85,6 +93,14 @@ def _columns(loaded: Any, page: Any, asked: Any) -> list[Column]:
             right = tuple(a.text == q.answer for a, q in zip(answers, asked, strict=True))
             columns.append(Column(name, tuple(answers), right))
     return columns
+
+
+def _report(loaded: Any, page: Any, question: Any, path: Path) -> None:
+    """Write the page that shows what is kept for a question."""
+    from foveate.report import collect, write
+
+    pictures = [page.pages[question.page]]
+    write(collect(loaded, pictures, question.text, ["aircache"], SHARES, max_new_tokens=32), path)
 
 
 def _save(picture: Any, path: Path) -> None:
@@ -146,6 +162,7 @@ def _explain(texts: list[dict[str, str]], columns: list[dict[str, Any]], save: P
     screen.print(
         f"\nTry next:{escape(first)}\n"
         f'  foveate ask {page} "{escape(texts[0]["question"])}" --keep 0.05 --compare\n'
+        "  foveate report               # which patches are kept: report.html, for a browser\n"
         '  foveate ask photo.jpg "What is unusual here?" --model <any Hugging Face VLM>\n'
         "  foveate methods",
         soft_wrap=True,

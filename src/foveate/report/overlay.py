@@ -113,9 +113,11 @@ def _panel(
 
 def _size(picture: Picture, views: Sequence[View], image: Image.Image | None) -> tuple[int, int]:
     """Return width and height of a panel in the picture's shape, or in that of its grid."""
-    shape = image.size if image is not None else picture.size
-    wide, high = shape or (views[0].columns, views[0].rows)
-    return max(round(HEIGHT * wide / high), 1), HEIGHT
+    shape: tuple[float, float] | None = image.size if image is not None else picture.size
+    if shape is None:
+        left, top, right, bottom = views[0].box
+        shape = (views[0].columns / (right - left), views[0].rows / (bottom - top))
+    return max(round(HEIGHT * shape[0] / shape[1]), 1), HEIGHT
 
 
 def _ground(

@@ -66,10 +66,17 @@ function header(comparison) {
   );
 }
 
-async function show(data, root) {
+let current = null; // ends what the last comparison listens to
+
+// Shows a comparison in an element in place of the last one; `start` is what to choose first.
+async function show(data, root, start = {}) {
   const comparison = new Comparison(data);
   comparison.images = await loadedImages(comparison);
-  const state = { ...beginning(comparison), layer: EVERY, head: EVERY, picture: 0, sheet: 0, looks: false };
+  current?.abort();
+  current = new AbortController();
+  const { signal } = current;
+  const none = { layer: EVERY, head: EVERY, picture: 0, sheet: 0, looks: false };
+  const state = { ...none, ...beginning(comparison), ...start };
   const change = changes(state);
   const panel = el(
     "div",
@@ -89,12 +96,12 @@ async function show(data, root) {
     el("footer", {}, el("p", {}, `Made by foveate report, version ${comparison.version}. This file needs no network.`)),
   );
   change.now("start");
-  night.addEventListener("change", () => change.now("start"));
+  night.addEventListener("change", () => change.now("start"), { signal });
   for (const [name, isPrint] of [["beforeprint", true], ["afterprint", false]]) {
     window.addEventListener(name, () => {
       printing = isPrint;
       change.now("start");
-    });
+    }, { signal });
   }
   return { comparison, state, change };
 }

@@ -55,6 +55,5 @@ function notes(comparison) {
     }
   }
   const lines = [...told].map(([note, runs]) => el("li", {}, el("b", {}, runs.join(", ")), `: ${note}`));
-  lines.unshift(...comparison.notes.map((note) => el("li", {}, note)));
   return lines.length ? el("ul", { class: "notes" }, lines) : null;
 }

@@ -23,8 +23,8 @@ function fitted(canvas, ratio) {
 
 function ratioOf(picture, sheet) {
   if (picture.width) return picture.width / picture.height;
-  const view = sheet.views[0];
-  return view.columns / view.rows;
+  const { columns, rows, box: [left, top, right, bottom] } = sheet.views[0];
+  return (columns * (bottom - top)) / (rows * (right - left));
 }
 
 // Every cell of a sheet with its rectangle, in whole pixels so that neighbours leave no seam.

@@ -85,12 +85,14 @@ function stage(comparison, state, change) {
   }
 
   new ResizeObserver(() => draw()).observe(canvas);
-  const parts = [sheetChoice(comparison, state, change), canvas, caption, legend(comparison, state, change), details];
+  const notes = comparison.notes.map((note) => el("p", { class: "caption" }, note));
+  const chips = sheetChoice(comparison, state, change);
+  const parts = [chips, canvas, caption, legend(comparison, state, change), notes, details];
   change.on((what) => {
     if (what.has("picture") || what.has("sheet")) place = null;
     draw();
   });
-  return el("figure", { class: "stage" }, ...parts);
+  return el("figure", { class: "stage" }, parts);
 }
 
 function placeName(comparison, state) {
