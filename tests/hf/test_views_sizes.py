@@ -169,6 +169,29 @@ def test_what_cannot_be_known_is_refused_with_the_reason():
         pictures(family.config(), inputs)
 
 
+@pytest.mark.parametrize(
+    ("settings", "size", "box"),
+    [
+        (None, (40, 20), (0.25, 0.0, 0.75, 1.0)),  # as checkpoints of the family do
+        (None, (20, 40), (0.0, 0.25, 1.0, 0.75)),
+        (None, None, (0.0, 0.0, 1.0, 1.0)),  # shares of what the model was shown
+        ({"do_center_crop": False}, (40, 20), (0.0, 0.0, 1.0, 1.0)),
+        ({"do_pad": True}, (40, 20), (0.0, -0.5, 1.0, 1.5)),
+        (
+            {"size": {"shortest_edge": 32}, "crop_size": {"height": 28, "width": 28}},
+            (64, 32),
+            (0.28125, 0.0625, 0.71875, 0.9375),
+        ),
+    ],
+)
+def test_what_is_cut_out_of_a_picture(settings, size, box):
+    how = None if settings is None else SimpleNamespace(**settings)
+    sizes = None if size is None else [size]
+    known, inputs = config("llava", 28, 7), {"input_ids": prompt(16)}
+    (found,) = pictures(known, inputs, sizes, processor=how)
+    assert found.views[0].box == box and found.size == size
+
+
 def test_a_row_without_pictures_has_none():
     known = config("internvl", [28, 28], [7, 7], image_seq_length=4)
     assert pictures(known, {"input_ids": prompt()}) == ()
