@@ -17,7 +17,10 @@ Model = Annotated[
     str | None,
     typer.Option("--model", help="Hugging Face id or folder; the embedded model if not given."),
 ]
-MethodName = Annotated[str, typer.Option("--method", help="A name from `foveate methods`.")]
+MethodName = Annotated[
+    str,
+    typer.Option("--method", help="A name from `foveate methods`, or yours as module:function."),
+]
 Keep = Annotated[
     str | None,
     typer.Option(

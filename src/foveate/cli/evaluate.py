@@ -34,7 +34,9 @@ Methods = Annotated[
 Entries = Annotated[
     list[str] | None,
     typer.Option(
-        "--entry", metavar="METHOD(NAME=VALUE)", help="A method with options; may be repeated."
+        "--entry",
+        metavar="METHOD(NAME=VALUE)",
+        help="A method with options, yours as module:function; may be repeated.",
     ),
 ]
 Options = Annotated[

@@ -37,7 +37,9 @@ Methods = Annotated[
 Entries = Annotated[
     list[str] | None,
     typer.Option(
-        "--entry", metavar="METHOD(NAME=VALUE)", help="A method with options; may be repeated."
+        "--entry",
+        metavar="METHOD(NAME=VALUE)",
+        help="A method with options, yours as module:function; may be repeated.",
     ),
 ]
 Keep = Annotated[str, typer.Option("--keep", help="Shares or tokens that are kept.")]
