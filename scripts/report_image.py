@@ -6,10 +6,13 @@ Needs playwright and a browser: chromium on the PATH, or the one that FOVEATE_BR
 """
 
 import argparse
+import contextlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -25,8 +28,9 @@ def written(folder: Path) -> Path:
     return path
 
 
-def draw(page: Path, target: Path, scheme: str) -> None:
-    """Save the first screen of a page."""
+@contextlib.contextmanager
+def window(scheme: str) -> Iterator[Any]:
+    """Yield a page of a browser, of the size that the documents show."""
     from playwright.sync_api import sync_playwright
 
     browser = os.environ.get("FOVEATE_BROWSER") or shutil.which("chromium")
@@ -35,14 +39,24 @@ def draw(page: Path, target: Path, scheme: str) -> None:
         context = opened.new_context(
             viewport={"width": 1280, "height": 776}, device_scale_factor=1.5, color_scheme=scheme
         )
-        shown = context.new_page()
-        shown.goto(page.as_uri())
-        shown.wait_for_selector("#numbers")
-        shown.screenshot(path=str(target), animations="disabled")
+        yield context.new_page()
         opened.close()
+
+
+def save(page: Any, target: Path) -> None:
+    """Save what a page shows, in few colours."""
+    page.screenshot(path=str(target), animations="disabled")
     with Image.open(target) as image:
         few = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
     few.save(target, optimize=True)
+
+
+def draw(page: Path, target: Path, scheme: str) -> None:
+    """Save the first screen of a page."""
+    with window(scheme) as shown:
+        shown.goto(page.as_uri())
+        shown.wait_for_selector("#numbers")
+        save(shown, target)
 
 
 def main() -> None:

@@ -21,15 +21,22 @@ SEED, ASKED = 9, 2  # right at 10 % and wrong at 1 %
 
 @pytest.fixture(scope="module")
 def engine():
-    """The engine behind the page, which stands still while its gate is closed."""
+    """The engine behind the page, which stands still while its gate is closed.
+
+    It closes the gate itself after `pause` tokens of an answer.
+    """
     engine = Engine(*tiny.load(), foveate.aircache(keep=0.3), chunk=64)
-    engine.gate = threading.Event()
+    engine.gate, engine.pause = threading.Event(), None
     engine.gate.set()
     step = engine.step
 
     def gated():
         engine.gate.wait(60)
-        return step()
+        more = step()
+        if any(request.tokens == engine.pause for request in engine._batch):
+            engine.pause = None
+            engine.gate.clear()
+        return more
 
     engine.step = gated
     return engine
@@ -117,6 +124,23 @@ def test_a_file_a_question_and_a_budget(visit, url, sheet):
     assert rows.count() == 4  # full, 30 %, 10 %, 1 %
     assert opened.said == []
     assert [one for one in opened.asked if not one.startswith((f"{url}/", "data:"))] == []
+
+
+def test_patches_show_while_the_answer_is_written(visit, url, sheet, engine):
+    opened = visit(url)
+    engine.pause = 3
+    try:
+        opened.page.set_input_files("#file", sheet[0])
+        opened.page.fill("#question", sheet[1])
+        opened.page.press("#question", "Enter")
+        opened.page.locator("#answer[aria-busy=true]").filter(has_text=sheet[2][:3]).wait_for()
+        assert opened.text("#answer") == sheet[2][:3]
+        assert opened.text("#caption").startswith("aircache, 30 %: 77 of 256")
+        assert opened.text("#verdict").startswith("Asking")
+    finally:
+        engine.gate.set()
+    opened.page.wait_for_selector("#verdict .sign", timeout=60_000)
+    assert opened.text("#answer") == sheet[2]
 
 
 def test_what_is_known_is_not_asked_again(visit, url, sheet):

@@ -66,6 +66,17 @@ function header(comparison) {
   );
 }
 
+// Draws again when the colours change: at night, and on paper.
+function recoloured(draw, signal) {
+  night.addEventListener("change", draw, { signal });
+  for (const [name, isPrint] of [["beforeprint", true], ["afterprint", false]]) {
+    window.addEventListener(name, () => {
+      printing = isPrint;
+      draw();
+    }, { signal });
+  }
+}
+
 let current = null; // ends what the last comparison listens to
 
 // Shows a comparison in an element in place of the last one; `start` is what to choose first.
@@ -96,13 +107,7 @@ async function show(data, root, start = {}) {
     el("footer", {}, el("p", {}, `Made by foveate report, version ${comparison.version}. This file needs no network.`)),
   );
   change.now("start");
-  night.addEventListener("change", () => change.now("start"), { signal });
-  for (const [name, isPrint] of [["beforeprint", true], ["afterprint", false]]) {
-    window.addEventListener(name, () => {
-      printing = isPrint;
-      change.now("start");
-    }, { signal });
-  }
+  recoloured(() => change.now("start"), signal);
   return { comparison, state, change };
 }
 

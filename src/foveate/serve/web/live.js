@@ -32,7 +32,7 @@ function live(config, root) {
   place.replaceChildren(pick.empty());
   answer.clear("Give a picture, and ask something about it.");
   dial.show();
-  night.addEventListener("change", () => view?.change.now("start"));
+  recoloured(() => view?.change.now("start"));
 
   function take(given) {
     picture = given;

@@ -85,9 +85,10 @@ function dropZone(config, choose, example) {
   return el(
     "div",
     { class: "drop", id: "drop" },
-    el("p", { class: "invite" }, "Drop a picture here"),
-    el("p", { class: "soft" }, "or paste one, or ",
+    el("p", { class: "invite fine" }, "Drop a picture here"),
+    el("p", { class: "soft fine" }, "or paste one, or ",
       el("button", { type: "button", class: "link", onclick: choose }, "choose a file"), "."),
+    el("button", { type: "button", class: "link invite coarse", onclick: choose }, "Choose a picture"),
     el("p", { class: "kicker" }, "Or begin with an example:"),
     el("div", { class: "samples" }, cards),
   );
