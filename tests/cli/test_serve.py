@@ -12,7 +12,7 @@ import openai
 import pytest
 
 import foveate
-from foveate.cli.serve import parse_bytes
+from foveate.cli.serve import _shown, parse_bytes
 from foveate.errors import InputError
 from serving import ask_of, messages, page, twin
 
@@ -80,6 +80,12 @@ def test_wrong_words_are_said_before_anything_is_loaded(run, words, says, monkey
     monkeypatch.setattr("foveate.cli.models.load", None)
     done = run("serve", *words)
     assert done.code == 2 and says in done.err
+
+
+def test_clients_do_not_hear_where_a_model_lies(tmp_path):
+    (tmp_path / "reader").mkdir()
+    assert _shown(str(tmp_path / "reader")) == _shown(f"{tmp_path}/reader/") == "reader"
+    assert (_shown(None), _shown("someone/model")) == ("embedded", "someone/model")
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1GiB", "1 PiB", "GiB", "1e3", "nan"])

@@ -1,6 +1,7 @@
 """OpenAI's own client gets from the server what the slow twin answers, in OpenAI's shapes."""
 
 import asyncio
+import sys
 
 import httpx
 import openai
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 import foveate
+import foveate.serve
 from foveate import tiny
 from foveate.serve import Engine, Settings
 from foveate.serve.asking import Chance, Done, Piece
@@ -269,3 +271,13 @@ def test_unknown_paths_have_errors_of_the_same_shape(url, verb, path, status, co
     assert answer.status_code == status
     assert answer.json()["error"]["code"] == code
     assert len(answer.headers["x-request-id"]) == 32
+
+
+def test_without_the_extra_the_error_says_how_to_install_it(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("foveate.serve.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    with pytest.raises(foveate.MissingExtra, match=r"pip install 'foveate\[serve\]'"):
+        foveate.serve.create_app  # noqa: B018  # the access is the test
+    with pytest.raises(AttributeError, match="nothing"):
+        foveate.serve.nothing  # noqa: B018

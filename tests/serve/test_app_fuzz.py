@@ -10,10 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import foveate
+from foveate import tiny
 from foveate.method import Method
-from foveate.serve import Settings, create_app, schema
-from serving import Script, hello, messages, png
+from foveate.serve import Engine, Settings, create_app, schema
+from serving import Script, hello, messages, page, png
 
+PAGE, _ = page(5)
 ALLOWED = {200, 400, 404, 413, 429}
 BODY = {
     "model": "embedded",
@@ -30,10 +33,10 @@ relaxed = settings(max_examples=60, deadline=None, suppress_health_check=list(He
 class Direct:
     """A client inside the process, for as many requests as there are examples."""
 
-    def __init__(self):
-        self.engine = Script(hello)
+    def __init__(self, engine):
+        self.engine = engine
         self.engine.start()
-        limits = Settings(method="aircache", options={"keep": 0.3}, pixels=10_000)
+        limits = Settings(method="aircache", options={"keep": 0.3}, pixels=20_000)
         transport = httpx.ASGITransport(create_app(self.engine, limits), raise_app_exceptions=True)
         self.loop = asyncio.new_event_loop()
         self.client = httpx.AsyncClient(transport=transport, base_url="http://test")
@@ -55,7 +58,7 @@ class Direct:
 
 @pytest.fixture(scope="module")
 def direct():
-    made = Direct()
+    made = Direct(Script(hello))
     yield made
     made.close()
 
@@ -164,6 +167,53 @@ def test_any_damage_to_a_good_body(direct, data):
         piece = data.draw(st.binary(max_size=3) | st.sampled_from([b'"', b"{", b"}", b"\\u"]))
         body[place : place + data.draw(st.integers(0, 3))] = piece
     check(direct, bytes(body))
+
+
+@pytest.fixture(scope="module")
+def real():
+    made = Direct(Engine(*tiny.load(), foveate.aircache(keep=0.3), chunk=32))
+    yield made
+    made.close()
+
+
+def choices(option):
+    """Return what an option may be, and some numbers that few have thought of."""
+    found = [word.strip("'") for word in option.allowed if word.startswith("'")]
+    found += [True, False] if "bool" in option.allowed else []
+    found += [0, 1, 2, 5, 33, 4096, -25] if "int" in option.allowed else []
+    found += [0.0, 1e-30, 0.5, 1.0, 2.5, 4096.0] if "float" in option.allowed else []
+    return st.sampled_from(found or [None])
+
+
+def kv(info):
+    """Return a strategy for a method with some of its options."""
+    more = {one.name: choices(one) for one in info.options if one.name != "keep"}
+    keep = st.sampled_from([0.01, 0.1, 0.5, 1.0, 1, 2, 40, 1000, "auto"])
+    return st.fixed_dictionaries({"method": st.just(info.name)}, optional={"keep": keep, **more})
+
+
+@settings(relaxed, max_examples=40)
+@given(
+    st.sampled_from(foveate.methods()).flatmap(kv),
+    st.sampled_from(["A?", "", "A B C. 12=", "?" * 40, "<|image_pad|>", "<|im_end|>"]),
+    st.integers(0, 2),
+    st.fixed_dictionaries(
+        {"max_tokens": st.sampled_from([1, 2, 9])},
+        optional={
+            "temperature": st.sampled_from([0, 1e-300, 1e-40, 1e-3, 0.7, 2.0]),
+            "top_p": st.sampled_from([1e-300, 1e-9, 0.5, 1.0]),
+            "seed": st.sampled_from([0, -1, -(2**63), 2**63 - 1]),
+            "logprobs": st.just(True),
+            "stop": st.sampled_from(["1", ["A", "5"], "\n", "<|im_end|>"]),
+            "stream": st.booleans(),
+        },
+    ),
+)
+def test_what_may_be_asked_is_answered_by_the_engine_or_refused(real, kv, text, pages, more):
+    body = {**more, "model": "embedded", "kv": kv, "messages": messages(text, *[PAGE] * pages)}
+    answer = check(real, json.dumps(body).encode())
+    assert answer.status_code in (200, 400)
+    assert "internal_error" not in answer.text
 
 
 HOSTILE = {

@@ -126,7 +126,7 @@ def read_settings(given: Mapping[str, Any], hosts: tuple[str, ...]) -> Any:
     method = options.parse_options(name, given["option"] or [])
     method |= {} if given["keep"] is None else {"keep": options.parse_keep(given["keep"])}
     return Settings(
-        model=given["model_name"] or given["model"] or "embedded",
+        model=given["model_name"] or _shown(given["model"]),
         method=name,
         options=method,
         methods=None if methods is None else _names(methods),
@@ -140,6 +140,14 @@ def read_settings(given: Mapping[str, Any], hosts: tuple[str, ...]) -> Any:
         seconds=given["timeout"],
         log_prompts=given["log_prompts"],
     )
+
+
+def _shown(model: str | None) -> str:
+    """Return what clients call a model: its id, or the name of its folder, not where that is."""
+    if model is None:
+        return "embedded"
+    folder = Path(model).expanduser()
+    return folder.resolve().name if folder.is_dir() else model
 
 
 def read_engine(given: Mapping[str, Any]) -> dict[str, Any]:

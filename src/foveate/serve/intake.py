@@ -18,6 +18,8 @@ from foveate.serve.settings import Settings
 
 __all__ = ["body", "prepared"]
 
+COLDEST = 1e-3
+
 
 async def body(request: Request, settings: Settings, share: Share) -> bytes:
     """Return the body of a request, read as far as it is allowed to be."""
@@ -57,7 +59,7 @@ async def prepared(
     ask = Ask(
         messages=await _messages(asked, pictures, share),
         max_new_tokens=asked.max_tokens or asked.max_completion_tokens,
-        temperature=asked.temperature,
+        temperature=_temperature(asked),
         top_p=asked.top_p,
         seed=asked.seed,
         stop=asked.stops,
@@ -66,6 +68,13 @@ async def prepared(
         full=choice.full,
     )
     return ask, choice.told
+
+
+def _temperature(asked: ChatRequest) -> float | None:
+    """Return the temperature; one that would divide by next to nothing is none at all."""
+    if asked.temperature is not None and asked.temperature < COLDEST:
+        return 0.0
+    return asked.temperature
 
 
 def _check_size(asked: ChatRequest, settings: Settings) -> None:

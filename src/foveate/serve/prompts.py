@@ -59,6 +59,8 @@ class Prompts:
                 f"the chat template of {self._loaded.name} refuses these messages: {error}"
             ) from error
         ids = inputs["input_ids"]
+        if not ids.numel():
+            raise InputError("the messages are empty; write a text, or send a picture")
         request.ask = replace(request.ask, messages=())  # whose pictures nobody needs again
         request.inputs, request.seen, request.prompt = inputs, ids[0].tolist(), ids.shape[1]
         request.visual = int(torch.isin(ids.cpu(), self._visual).sum())
