@@ -8,7 +8,7 @@ const MARKS = [
   (x, y) => svg("path", { d: `M${x} ${y - 6.5} L${x + 6.5} ${y} L${x} ${y + 6.5} L${x - 6.5} ${y} Z` }),
   (x, y) => svg("path", { d: `M${x} ${y + 6} L${x + 6} ${y - 5} L${x - 6} ${y - 5} Z` }),
 ];
-const FRAME = { left: 46, right: 596, top: 16, bottom: 214 };
+const FRAME = { left: 72, right: 600, top: 16, bottom: 214 };
 
 function curve(comparison) {
   const measured = comparison.runs.filter((run) => run.fidelity);

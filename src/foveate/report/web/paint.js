@@ -1,7 +1,7 @@
 // A picture with its patches: sharp where they are kept, blurred and hatched where they are not.
 
 const LIGHT = { paper: "#ffffff", ink: "#16191c", mark: "#0a6a66", halo: "#ffffff", fade: 0.44 };
-const DARK = { paper: "#171b1e", ink: "#e9e7e2", mark: "#7fe0d3", halo: "#101315", fade: 0.3 };
+const DARK = { paper: "#171b1e", ink: "#e9e7e2", mark: "#7fe0d3", halo: "#101315", fade: 0.22 };
 const night = window.matchMedia("(prefers-color-scheme: dark)");
 let printing = false;
 
