@@ -33,7 +33,7 @@ __all__ = ["add_page", "check"]
 KEEPS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7)
 START = 0.1
 LONGEST = 256  # tokens of an answer
-EXAMPLES = (("rows", 9, 2), ("table", 5, 3), ("receipt", 2, 1))  # layout, seed, first question
+EXAMPLES = (("rows", 65, 0), ("table", 5, 3), ("receipt", 2, 1))  # layout, seed, first question
 TRIES = 4  # questions that are offered with an example
 SCRIPTS = ("client.js", "picture.js", "inquiry.js", "told.js", "live.js")
 
