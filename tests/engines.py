@@ -1,5 +1,6 @@
 """Engines over tiny families, chats that name a prompt, and what plain `generate` answers."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -119,6 +120,15 @@ def ask(number: int | str, name: str | None = None, **options: Any) -> Ask:
     chat = [{"role": "user", "content": [{"type": "text", "text": str(number)}]}]
     method = None if name is None else made(name)
     return Ask(chat, method=method, **{"logprobs": 0, **options})
+
+
+def wait_for(heard: Sequence[Heard], events: int | None = None) -> None:
+    """Wait until all have heard their end, or so many events."""
+    for _ in range(12_000):
+        if all(len(x.events) >= events if events else x.ended for x in heard):
+            return
+        time.sleep(0.01)
+    raise AssertionError("nothing came for two minutes")
 
 
 def run(engine: Engine) -> None:

@@ -153,6 +153,20 @@ def test_chunked_prefill_equals_whole(family, batch, chunk):
     assert gold.distance(whole, chunked) <= gold.TOLERANCE
 
 
+@pytest.mark.parametrize("name", ["adakv", "foveate"])
+@pytest.mark.parametrize("chunk", [5, 7])
+def test_chunks_that_cut_a_picture_leave_its_rows_to_be_pooled_over(name, chunk):
+    family = families.BY_NAME["qwen2-vl"]
+    method = foveate.method(name, keep=0.3)
+    for row, recipe in enumerate(families.base.THREE):
+        model, inputs = family.build(), family.encode([family.prompt(recipe, row)])
+        gold.untouched(model, inputs, prefill_chunk_size=chunk)
+        _, report = compressed(family, model, inputs, method)
+        _, told = in_chunks(family, model, inputs, method, chunk)
+        masks, others = kept(family, model, inputs, report), kept(family, model, inputs, told)
+        assert all(torch.equal(masks[layer], others[layer]) for layer in masks)
+
+
 @pytest.mark.parametrize("family", families.COMPRESSIBLE, ids=str)
 def test_last_chunk_of_one_token_is_not_a_decode_step(family):
     model, inputs, method = family.build(), family.inputs(1), foveate.aircache(keep=0.2)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engines import METHODS, Heard, ask, engine_of, made, model_of, plain, run
+from engines import METHODS, Heard, ask, engine_of, made, model_of, plain, run, wait_for
 from families import BY_NAME
 from foveate.errors import CacheError, InputError, MethodError
 from foveate.schedule import AfterPrefill
@@ -227,13 +227,11 @@ def test_the_model_leaves_as_it_came_and_threads_answer_threads(answers):
         thread.start()
     for thread in threads:
         thread.join()
-    while not all(sink.ended for sink in heard):
-        time.sleep(0.01)
+    wait_for(heard)
     assert [sink.ids for sink in heard] == [answers[one] for one in asked]
     late = Heard()
     engine.submit(ask(0, "full", max_new_tokens=500), late)
-    while not late.events:
-        time.sleep(0.001)
+    wait_for([late], events=1)
     engine.stop()
     assert late.end.reason == "cancelled"
     assert model.model.rope_deltas is before
@@ -241,6 +239,20 @@ def test_the_model_leaves_as_it_came_and_threads_answer_threads(answers):
     assert not model._forward_pre_hooks and not model._forward_hooks
     assert [name for name, _ in vars(model).items()] == names and "generate" not in vars(model)
     assert not [x for x in threading.enumerate() if x.name in ("foveate-engine", "foveate-prompt")]
+
+
+def test_an_answer_ends_where_generate_ends_it(model):
+    """Alone, by a limit of its own that transformers knows and the engine does not."""
+    engine = engine_of(QWEN, model)
+    sink = Heard()
+    request = engine.submit(ask(0, "h2o"), sink)
+    ready(engine)
+    while request.tokens < 3:
+        engine.step()
+    request.paced.leave()
+    run(engine)
+    assert (sink.end.reason, sink.end.completion_tokens) == ("length", 3)
+    engine.stop()
 
 
 MOVES = st.lists(

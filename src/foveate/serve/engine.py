@@ -184,6 +184,8 @@ class Engine:
         self._turnstile.proceed(paced)
         if paced.error is not None:
             request.fail(paced.error)
+        elif paced.ended and (request.alone is not None or not request.tokens):
+            request.end("length")  # `generate` had reasons of its own, such as `max_time`
         return paced
 
     def _settle(self) -> None:

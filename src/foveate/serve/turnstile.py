@@ -147,4 +147,4 @@ class Turnstile:
         paced = self._here()
         if paced is not None:
             paced.passes += 1
-            paced.logits = output.logits[:, -1]
+            paced.logits = output.logits[:, -1].clone()  # and not those of all tokens
