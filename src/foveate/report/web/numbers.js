@@ -1,6 +1,9 @@
 // Everything that was counted and measured, one row for each run.
 
-function numbers(comparison) {
+const MEASURED = "Bytes are measured after the answer; times are those of one run on a machine that may be busy, "
+  + "and foveate bench measures them well.";
+
+function numbers(comparison, text = MEASURED) {
   const measured = comparison.runs.some((run) => run.fidelity);
   const heads = [
     "method", "kept", "answer", "same", "visual tokens", "cache", "of the full one", "peak",
@@ -17,8 +20,7 @@ function numbers(comparison) {
   return section(
     "numbers",
     "All numbers",
-    "Bytes are measured after the answer; times are those of one run on a machine that may be busy, "
-      + "and foveate bench measures them well.",
+    text,
     el("div", { class: "scroll", tabindex: "0" }, grid("All runs", heads, [first, ...rows])),
     notes(comparison),
   );

@@ -9,7 +9,8 @@ class Growing extends Comparison {
     this.runs = [];
     this.methods = config.methods;
     this.budgets = [...config.budgets.map(([name]) => name), FULL.budget];
-    this.images = this.pictures.map((_, i) => (i ? null : inquiry.picture.image));
+    // without places on it, the tokens are drawn as a grid, not over the picture
+    this.images = this.pictures.map((one) => (one.width ? inquiry.picture.image : null));
   }
 
   // The runs that are complete, by method, and by budget within a method.

@@ -1,6 +1,8 @@
 // The page: a picture, a question, a budget; what is known of them is shown, the rest is asked for.
 
 const PATIENCE = 250; // milliseconds after the last move of a slider
+const NUMBERS = "Bytes are measured when the prompt is read; times are those of this server, with waiting and "
+  + "whoever else asks in them.";
 
 function live(config, root) {
   const wanted = { method: config.methods[0], budget: config.budget };
@@ -157,7 +159,7 @@ function live(config, root) {
     const { comparison } = inquiry;
     if (!view || comparison.full.answer === null) return;
     view.tried.replaceChildren(tried(comparison, view, choose));
-    view.table.replaceChildren(numbers({ ...comparisonOf(comparison), runs: comparison.done }));
+    view.table.replaceChildren(numbers({ ...comparisonOf(comparison), runs: comparison.done }, NUMBERS));
   }
 
   return { wanted, inquiry: () => inquiry, view: () => view };
