@@ -88,16 +88,8 @@ class FoveateConnector(KVConnectorBase_V1):
         if num_external_tokens > 0:
             used = -(-num_external_tokens // self.block_size)
             ids = tuple(blocks.get_block_ids()[0][:used])
-            refused = ""
-            asked = asked_of(request)
-            if isinstance(asked, Mapping) and asked.get("length") != num_external_tokens:
-                refused = (
-                    f"a file of {asked.get('length')!r:.50} tokens came for a prompt that has "
-                    f"{request.num_prompt_tokens}; give Handoff.prompt(), which is longer"
-                )
-            if getattr(request.sampling_params, "prompt_logprobs", None) is not None:
-                refused = "prompt_logprobs came, but what stands for stored tokens is no text"
-            load = Load(request.request_id, asked, num_external_tokens, ids, refused)
+            refused = refusal(request, num_external_tokens)
+            load = Load(request.request_id, asked_of(request), num_external_tokens, ids, refused)
             self.pending.loads.append(load)
 
     def build_connector_meta(self, scheduler_output: Any) -> Loads:
@@ -171,6 +163,19 @@ def asked_of(request: Any) -> Any:
     """Return what a request says of a file, or None if it says nothing."""
     parameters = request.kv_transfer_params
     return parameters.get(PARAMETER) if isinstance(parameters, Mapping) else None
+
+
+def refusal(request: Any, tokens: int) -> str:
+    """Return why a request fails whatever is in its file, or nothing."""
+    if getattr(request.sampling_params, "prompt_logprobs", None) is not None:
+        return "prompt_logprobs came, but what stands for stored tokens is no text"
+    asked = asked_of(request)
+    if isinstance(asked, Mapping) and asked.get("length") != tokens:
+        return (
+            f"a file of {asked.get('length')!r:.50} tokens came for a prompt that has "
+            f"{request.num_prompt_tokens}; give Handoff.prompt(), which is longer"
+        )
+    return ""
 
 
 def check_settings(vllm_config: Any, kv_cache_config: Any) -> None:
