@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def charts(path: Path) -> dict[str, Chart]:
     """Return the charts of a JSON file by what is added to its name."""
     result = json.loads(path.read_text())
-    if "what" in result:
+    if result.get("what") in SUBJECTS:  # other programs measure, too, and draw nothing
         return {"": SUBJECTS[result["what"]].chart(result)}
     if "study" in result:
         from foveate.eval import pictures
