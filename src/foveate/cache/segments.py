@@ -157,9 +157,10 @@ class Segments:
         for part in parts[1:]:
             offsets.append(part.offsets[1:] + offsets[-1][-1])
         keys, values = zip(*[part.contents() for part in parts], strict=True)
-        positions = [part.positions for part in parts]
-        whole = (torch.cat(columns) for columns in (keys, values, positions, offsets))
-        return Segments(*whole, parts[0].heads)
+        positions = torch.cat([part.positions for part in parts])
+        return Segments(
+            torch.cat(keys), torch.cat(values), positions, torch.cat(offsets), parts[0].heads
+        )
 
     def _changed(self, **parts: Any) -> Segments:
         """Return the same runs with other parts; lengths that were looked at stay known."""
