@@ -6,8 +6,11 @@ import io
 import queue
 import socket
 import threading
+import time
 from functools import cache
+from urllib.parse import urlsplit
 
+import httpx
 import uvicorn
 from PIL import Image
 
@@ -18,6 +21,8 @@ from foveate.serve import create_app
 from foveate.serve.asking import Ask, Done, Failed, Piece
 from foveate.serve.page import add_page
 from foveate.tiny.documents import document
+
+CHAT = "/v1/chat/completions"
 
 
 class Script:
@@ -136,3 +141,38 @@ def ask_of(text, *urls):
     images = [Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) for url in urls]
     content = [{"type": "image", "image": image} for image in images]
     return Ask([{"role": "user", "content": [*content, {"type": "text", "text": text}]}])
+
+
+def chat(**more):
+    return {"model": "embedded", "messages": messages("HI"), **more}
+
+
+def problem(answer, status, code=None):
+    assert answer.status_code == status, answer.text
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert code is None or error["code"] == code
+    return error
+
+
+def raw(url, *parts, wait=0.0):
+    """Send bytes as they are; return all that comes back until the server hangs up."""
+    place = urlsplit(url)
+    with socket.create_connection((place.hostname, place.port), timeout=5) as peer:
+        for part in parts:
+            peer.sendall(part)
+            time.sleep(wait)
+        return b"".join(iter(lambda: peer.recv(65536), b""))
+
+
+def room(url):
+    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    return next(float(x.split()[1]) for x in lines if x.startswith("foveate_request_bytes "))
+
+
+def until(holds):
+    for _ in range(500):
+        if holds():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it never came to that")
