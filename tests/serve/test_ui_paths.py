@@ -80,6 +80,8 @@ def test_a_look_tells_what_is_kept_and_then_the_answer(url):
     assert 0 < run["visual_kept"] < 20 and run["bytes_stored"] < run["bytes_full"]
     assert first["visual"] == 64 and first["pictures"][0]["src"] is None
     assert (first["pictures"][0]["width"], first["pictures"][0]["height"]) == (128, 128)
+    (view,) = first["pictures"][0]["sheets"][0]["views"]
+    assert view["cells"] == list(range(64)) and view["rows"] == 8
     assert last["run"]["tokens"] == 7 and last["run"]["prefill_ms"] > 0
     assert found[-1]["kv"]["method"] == "aircache"
 

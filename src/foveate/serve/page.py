@@ -35,7 +35,10 @@ START = 0.1
 LONGEST = 256  # tokens of an answer
 EXAMPLES = (("rows", 65, 0), ("table", 5, 3), ("receipt", 2, 1))  # layout, seed, first question
 TRIES = 4  # questions that are offered with an example
-SCRIPTS = ("client.js", "picture.js", "inquiry.js", "told.js", "live.js")
+STYLES = ("picture.css", "asking.css", "live.css")
+SCRIPTS = (
+    "client.js", "picture.js", "inquiry.js", "told.js", "form.js", "tried.js", "live.js",
+)  # fmt: skip
 
 
 def add_page(app: FastAPI) -> None:
@@ -85,7 +88,7 @@ def _two(body: bytes) -> Two:
 
 def _page(settings: Settings) -> tuple[str, dict[str, str]]:
     """Return the page, and the headers that allow it what is in it and nothing else."""
-    styles = style(_text("live.css"))
+    styles = style(*map(_text, STYLES))
     scripts = script(*map(_text, SCRIPTS))
     text = Template(_text("live.html")).substitute(
         title=html.escape(f"{settings.model[:80]} · Foveate"),

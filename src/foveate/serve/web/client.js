@@ -13,7 +13,8 @@ async function posted(path, body, key, signal) {
 
 async function problemOf(answer) {
   const said = await answer.json().catch(() => null);
-  const error = new Error(said?.error?.message ?? `The server answered with status ${answer.status}.`);
+  const words = answer.status === 401 ? "This server wants an API key; give a valid one above." : said?.error?.message;
+  const error = new Error(words ?? `The server answered with status ${answer.status}.`);
   error.status = answer.status;
   return error;
 }

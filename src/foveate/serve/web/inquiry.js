@@ -26,9 +26,15 @@ class Growing extends Comparison {
     this.known.clear(); // what was counted of an earlier state of it
   }
 
+  // The run, complete or not; nothing where it has not begun.
+  found(method, budget) {
+    if (budget === FULL.budget) return this.has(method, budget) ? FULL : undefined;
+    return this.runs.find((run) => run.method === method && run.budget === budget);
+  }
+
   has(method, budget) {
     if (budget === FULL.budget) return this.full.answer !== null;
-    return this.runs.some((run) => run.method === method && run.budget === budget && run.isDone);
+    return Boolean(this.found(method, budget)?.isDone);
   }
 }
 

@@ -16,6 +16,7 @@ function told(stop) {
   );
 
   const put = (place, parts) => {
+    if (place.innerHTML === el("p", {}, parts).innerHTML) return; // or it would be read out again
     place.replaceChildren(...parts);
     place.classList.toggle("long", place.textContent.length > 24);
     place.classList.toggle("longer", place.textContent.length > 120);
@@ -23,6 +24,9 @@ function told(stop) {
   const say = (...words) => {
     if (verdict.textContent !== words.map((word) => word.textContent ?? word).join("")) verdict.replaceChildren(...words);
   };
+
+  const fail = (message) =>
+    say(el("span", { class: "sign bad", "aria-hidden": "true" }, "!"), el("span", { class: "error" }, message));
 
   // `run` is what is wanted, if anything is known of it; `isBusy`: more of something is to come.
   function show(comparison, { method, budget }, run, isBusy, problem) {
@@ -37,7 +41,7 @@ function told(stop) {
     else put(text, run.answer || isDone ? [spoken(run.answer)] : [dots(isBusy)]);
     if (isBusy && !isDone) say("Asking …");
     else if (isBusy && full === null) say("Asking the full cache, to compare …");
-    else if (problem) say(sign(false), el("span", { class: "error" }, problem));
+    else if (problem) fail(problem);
     else if (isDone && full !== null) say(...verdictOf(comparison, run));
     else say("Stopped.");
   }
@@ -48,8 +52,6 @@ function told(stop) {
     halt.classList.remove("on");
     say(words);
   }
-
-  const fail = (message) => say(sign(false), el("span", { class: "error" }, message));
 
   return { box, show, clear, fail };
 }
