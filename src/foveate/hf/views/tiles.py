@@ -6,8 +6,6 @@ side InternVL decides from the picture's size, and Idefics 3 writes into the pro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from foveate.errors import InputError
 from foveate.hf.support import optional
 from foveate.hf.views.asked import Asked, Size
@@ -28,7 +26,7 @@ def joined(asked: Asked) -> list[Shape]:
                 f"a picture of {len(run)} placeholders is no whole number of tiles of {each} "
                 "tokens; give what the processor returned, unchanged"
             )
-        across = 1 if count == 1 else _nearest(count - 1, _needed(asked, number), asked)
+        across = 1 if count == 1 else _nearest(count - 1, _needed(asked, number))
         shapes.append(_tiled(count, across, side(asked)))
     return shapes
 
@@ -87,19 +85,10 @@ def _unwritten() -> InputError:
     )
 
 
-def _nearest(tiles: int, size: Size, asked: Asked) -> int:
+def _nearest(tiles: int, size: Size) -> int:
     """Return the columns of that many tiles whose shape is nearest to a picture's (InternVL)."""
     ratio = size[0] / size[1]
-    widths = divisors(tiles)[::-1]
-    away = [abs(ratio - across / (tiles // across)) for across in widths]
-    best = [across for across, far in zip(widths, away, strict=True) if far == min(away)]
-    return best[-1] if size[0] * size[1] > 0.5 * tiles * _pixels(asked) ** 2 else best[0]
-
-
-def _pixels(asked: Asked) -> int:
-    """Return the pixels along one side of a tile."""
-    given = optional(asked.vision, "image_size")
-    return int(given[0] if isinstance(given, Sequence) else given)
+    return min(divisors(tiles), key=lambda across: abs(ratio - across * across / tiles))
 
 
 def _covering(tiles: int, size: Size) -> int:
