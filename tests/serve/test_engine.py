@@ -1,5 +1,8 @@
 """An engine says to everybody what `generate` says to each alone, whoever else is asking."""
 
+import gc
+import threading
+import weakref
 from functools import cache
 from typing import Any
 
@@ -180,3 +183,18 @@ def test_a_repetition_penalty_of_the_model_s_is_heeded():
     (heard,) = answered(engine, [ask(1, "aircache")])
     engine.stop()
     assert heard.ids == expected != before
+
+
+def test_nothing_stays_of_requests_that_have_ended():
+    family = BY_NAME["qwen2-vl"]
+    engine = engine_of(family, model_of(family))
+    requests = [engine.submit(ask(number, name), Heard()) for number, name in ASKED]
+    requests.append(engine.submit(ask("bad"), Heard()))
+    engine.cancel(requests[2])
+    run(engine)
+    gone = [weakref.ref(request.cache) for request in requests]
+    requests.clear()
+    gc.collect()
+    assert [reference() for reference in gone] == [None] * len(gone)
+    assert not [x for x in threading.enumerate() if x.name == "foveate-prompt"]
+    engine.stop()
