@@ -86,6 +86,13 @@ def test_forward_passes_in_pieces():
     assert [one.size for one in cache.report().pictures(sizes=sizes)] == sizes
     cache.crop(len(prompt.ids) - cache.get_seq_length())
     assert cache.report().pictures() == said[:1]
+    cache.crop(-4)
+    other = family.prompt((("image", 2), 3))  # begins where the turn that was cut off has not
+    again = Prompt(prompt.ids[:-4] + other.ids, prompt.images + other.images)
+    tail = family.encode([other]) | {"attention_mask": family.encode([again])["attention_mask"]}
+    with torch.no_grad():
+        model(**tail, past_key_values=cache)
+    assert cache.report().pictures() == pictures(family.config(), family.encode([again]))
 
 
 def test_tiles_need_the_sizes_of_pictures():
@@ -116,6 +123,10 @@ def test_nothing_is_known_without_ids():
     cache.reset()
     model.generate(input_ids=ids, **inputs, past_key_values=cache, **NEW)
     assert cache.report().pictures() == pictures(family.config(), {"input_ids": ids})
+    with torch.no_grad():
+        model(inputs_embeds=embeds[:, -5:], past_key_values=cache)
+    with pytest.raises(foveate.InputError, match="no input_ids came"):
+        cache.report().pictures()
 
 
 def test_no_pixels_are_kept():
