@@ -58,7 +58,7 @@ def test_failures_of_the_engine_have_a_status(failing, number, stream, when):
     assert room(failing) == 0
 
 
-def test_a_failure_in_the_middle_of_a_stream_is_its_last_event(serve):
+def test_a_failure_in_the_middle_of_a_stream_is_its_last_event(serve, caplog):
     def breaks(ask, ticket):
         yield Piece("HEL")
         raise RuntimeError("secret")
@@ -73,6 +73,8 @@ def test_a_failure_in_the_middle_of_a_stream_is_its_last_event(serve):
         pytest.raises(openai.APIError, match="failed at this request"),
     ):
         list(client.chat.completions.create(**chat(), stream=True))
+    failures = [record.told for record in caplog.records if record.getMessage() == "failed"]
+    assert [told["error"] for told in failures] == ["RuntimeError"] * 2
 
 
 @pytest.mark.parametrize("words", [False, True])

@@ -1,10 +1,13 @@
 """Only those who have a key, and call the server by its name, are let in."""
 
+import asyncio
+
 import httpx
 import openai
 import pytest
+from fastapi import WebSocket
 
-from foveate.serve import Settings
+from foveate.serve import Settings, create_app
 from serving import CHAT, Script, hello, problem, raw, served
 
 
@@ -56,3 +59,19 @@ def test_other_host_names_are_refused_where_some_are_known(guarded, name):
 )
 def test_the_server_answers_to_its_own_names(guarded, name):
     assert httpx.get(f"{guarded}/health", headers={"host": name}).status_code == 200
+
+
+def test_a_websocket_is_closed_unheard():
+    sent, opened = [], []
+
+    async def send(message):
+        sent.append(message["type"])
+
+    app = create_app(Script(hello), Settings(keys=("first",)))
+
+    @app.websocket("/open")
+    async def socket(socket: WebSocket):
+        opened.append(socket)
+
+    asyncio.run(app({"type": "websocket", "path": "/open", "headers": []}, None, send))
+    assert sent == ["websocket.close"] and not opened

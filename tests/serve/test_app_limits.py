@@ -94,7 +94,7 @@ def test_an_answer_that_takes_too_long_is_given_up(serve, stream, said):
 
 def test_requests_in_flight_share_a_room(serve):
     engine = Script(waiting)
-    url = serve(engine=engine, room_bytes=5_000)
+    url = serve(engine=engine, room_bytes=15_000)
     place = urlsplit(url)
     body = json.dumps(chat(user="x" * 3_000)).encode()
     head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"

@@ -15,10 +15,9 @@ from starlette.types import Receive, Scope, Send
 from foveate.serve import intake, schema
 from foveate.serve.answering import Answer, Answers
 from foveate.serve.asking import Ask, Done, Event, Held, Piece
-from foveate.serve.guard import GONE, Record
+from foveate.serve.guard import GONE, Record, noted
 from foveate.serve.metrics import Metrics
 from foveate.serve.pictures import Pictures
-from foveate.serve.problems import of
 from foveate.serve.room import Room, Share
 from foveate.serve.settings import Settings
 from foveate.serve.shapes import Shape
@@ -39,13 +38,10 @@ class Chat:
         record: Record = request.state.record
         share = self._room.share()
         try:
-            ask, shape, streamed = await self._asked(request, share)
-            answer = Answer(self._engine, ask, self._settings.seconds, share)
+            answer, shape, streamed = await self._begun(request, share, record)
         except BaseException:
             share.free()
             raise
-        if self._settings.log_prompts:
-            record.told["messages"] = _words(ask)
         events = self._noted(answer, record)
         streaming = False
         try:
@@ -55,10 +51,19 @@ class Chat:
                     return JSONResponse(shape.whole(pieces, done))
                 first = await anext(events)  # so that what fails before has a status of its own
             streaming = True
-            return _Stream(self._chunks(shape, first, events), answer)
+            return _Stream(self._chunks(shape, first, events, record), answer)
         finally:
             if not streaming:
                 answer.close()
+
+    async def _begun(
+        self, request: Request, share: Share, record: Record
+    ) -> tuple[Answer, Shape, bool]:
+        """Hand a request to the engine, which lets go of its pictures when it has read them."""
+        ask, shape, streamed = await self._asked(request, share)
+        if self._settings.log_prompts:
+            record.told["messages"] = _words(ask)
+        return Answer(self._engine, ask, self._settings.seconds, share), shape, streamed
 
     async def _asked(self, request: Request, share: Share) -> tuple[Ask, Shape, bool]:
         asked = schema.read(await intake.body(request, self._settings, share))
@@ -86,7 +91,7 @@ class Chat:
             yield event
 
     async def _chunks(
-        self, shape: Shape, first: Event, events: AsyncIterator[Event]
+        self, shape: Shape, first: Event, events: AsyncIterator[Event], record: Record
     ) -> AsyncIterator[str]:
         """Yield the events of a stream; what fails on the way is the last of them."""
         yield _line(shape.first())
@@ -96,7 +101,7 @@ class Chat:
                 yield _line(await self._chunk(shape, event))
                 event = await anext(events)
         except Exception as error:
-            yield _line(of(error, self._settings.retry_seconds).body())
+            yield _line(noted(error, record, self._settings).body())
             return
         assert isinstance(event, Done)
         for chunk in shape.last(event):

@@ -19,7 +19,7 @@ from foveate.serve.metrics import Metrics
 from foveate.serve.problems import Problem, of
 from foveate.serve.settings import Settings
 
-__all__ = ["Guard", "Record"]
+__all__ = ["GONE", "Guard", "Record", "noted"]
 
 OPEN = ("/health", "/")  # the page of `add_page` asks for the key, if there is one
 GONE = 499  # the client left before the answer
@@ -41,6 +41,16 @@ class Record:
         return time.perf_counter() - self.began
 
 
+def noted(error: Exception, record: Record, settings: Settings) -> Problem:
+    """Return what is wrong for the client's eyes, after the log has had the rest."""
+    problem = of(error, settings.retry_seconds)
+    record.told["code"] = problem.code
+    if problem.status == 500:
+        words = logs.failure(error, settings.log_prompts)
+        logs.write("failed", logging.ERROR, id=record.id, **words)
+    return problem
+
+
 class Guard:
     """Checks key and host, turns errors into answers, counts, and writes one line a request."""
 
@@ -51,6 +61,9 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        if scope["type"] == "websocket":  # nobody has looked at its key
+            await send({"type": "websocket.close", "code": 1008})
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -87,11 +100,7 @@ class Guard:
         except ClientDisconnect:
             record.status = GONE
         except Exception as error:
-            problem = of(error, self._settings.retry_seconds)
-            record.told["code"] = problem.code
-            if problem.status == 500:
-                words = self._settings.log_prompts
-                logs.write("failed", logging.ERROR, id=record.id, **logs.failure(error, words))
+            problem = noted(error, record, self._settings)
             if not record.status:
                 await problem.response()(scope, receive, send)
 

@@ -19,6 +19,7 @@ from foveate.serve.settings import Settings
 __all__ = ["body", "prepared"]
 
 COLDEST = 1e-3
+COPIES = 3  # of a body: as it came, as text, and what base64 stood for
 
 
 async def body(request: Request, settings: Settings, share: Share) -> bytes:
@@ -33,7 +34,7 @@ async def body(request: Request, settings: Settings, share: Share) -> bytes:
     try:
         with anyio.fail_after(settings.body_seconds):
             async for chunk in request.stream():
-                share.take(len(chunk))
+                share.take(COPIES * len(chunk))
                 data += chunk
                 if len(data) > settings.body_bytes:
                     raise _too_large(settings)
