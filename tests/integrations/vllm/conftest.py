@@ -1,5 +1,6 @@
 """These tests run beside vLLM's build for the CPU: `make test-vllm`."""
 
+import gc
 import os
 import warnings
 from collections.abc import Iterator
@@ -28,11 +29,12 @@ else:
 
     from . import words
 
+    OPEN = "Unclosed (context|socket)"
+
     def pytest_configure(config: pytest.Config) -> None:
-        """Let vLLM leave sockets open, which it does when it ends."""
-        config.addinivalue_line(
-            "filterwarnings", "ignore:Unclosed (context|socket):ResourceWarning"
-        )
+        """Let vLLM leave sockets open when it ends: during a test, and behind the last one."""
+        config.addinivalue_line("filterwarnings", f"ignore:{OPEN}:ResourceWarning")
+        warnings.filterwarnings("ignore", OPEN, ResourceWarning)
 
     class Place:
         """A model, the folder of its language model, and one for what is handed over."""
@@ -90,3 +92,5 @@ else:
                 return made[name]
 
             yield get
+            made.clear()
+        gc.collect()  # now, while warnings of open sockets are ignored
