@@ -35,8 +35,8 @@ def path(tmp_path):
     return tmp_path / "numbers.jsonl"
 
 
-def work(path, *, pause=0.0, dies=NEVER, restarts=0):
-    return launched(ranks_worker.__file__, path, pause, dies, restarts=restarts)
+def work(path, *, pause=0.0, dies=NEVER, weights=1.0, restarts=0):
+    return launched(ranks_worker.__file__, path, pause, dies, weights, restarts=restarts)
 
 
 def finish(process):
@@ -128,6 +128,15 @@ def test_what_the_first_process_refuses_is_said_once(path):
     assert "Traceback" not in said.split("ChildFailedError")[0].split("elastic")[0]
 
 
+def test_another_model_by_mistake_leaves_nothing_behind(path):
+    begun(path, 3)
+    before = path.read_bytes()
+    with work(path, pause=0.02, weights=2.0) as process:
+        said = process.communicate(timeout=LIMIT)[0]
+    assert process.returncode == 1 and "begun with numbers" in said, said
+    assert path.read_bytes() == before and not part(path, 1).exists()
+
+
 def begun(path, number, **options):
     return run(
         rehearsal.grid(number=number), rehearsal.load, path, setting=rehearsal.setting(), **options
@@ -147,6 +156,14 @@ def test_a_part_is_taken_in_once_however_often_a_kill_interrupts(path):
         assert len(read_log(path).records) == 50 == lines(path) - len(read_log(path).runs)
         assert not part(path, 1).exists()
     assert len(read_log(path).runs) == 2  # numbers differ: 5 and 3
+
+
+def test_a_copy_of_a_part_is_left_alone(path):
+    copy = part(path, 1).with_suffix(".part1.bak")
+    begun(path, 3)
+    shutil.copy(path, copy)
+    begun(path, 5)
+    assert copy.exists()
 
 
 def test_a_part_without_its_log_becomes_the_log(path):

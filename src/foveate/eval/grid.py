@@ -14,7 +14,7 @@ from typing import Any
 
 from foveate.errors import InputError
 from foveate.eval.entry import FULL, Entry, Keep
-from foveate.eval.log import Journal, Log
+from foveate.eval.log import Journal, Log, check_same
 from foveate.eval.origin import Identity, origin
 from foveate.eval.parts import adopt, part
 from foveate.eval.ranks import Alone, Team
@@ -163,7 +163,7 @@ def _carry_out(
     """Work through the plan with the rest of the team, and write down what is found."""
     before = plan.progress
     with Here(work) if workers == 1 else Processes(work, workers) as crew:
-        journal.begin(_run(crew.identity, work, grid, workers, team.size))
+        _begin(_run(crew.identity, work, grid, workers, team.size), journal, team)
         on_progress(before)  # the model is there
         for records in crew.records(team.take(plan.units)):
             journal.append(records)
@@ -171,6 +171,19 @@ def _carry_out(
             bad = sum(record.error is not None for record in records)
             failed = before.failed + team.count("failed", bad)
             on_progress(Progress(done, before.total, failed, records[0].cell))
+
+
+def _begin(one: Run, journal: Journal, team: Team) -> None:
+    """Write down who goes on; nobody does if the first process may not."""
+
+    def begun() -> Run:
+        journal.begin(one)
+        return one
+
+    first = team.same(begun)
+    if team.rank > 0:
+        check_same([first], one, journal.path)
+        journal.begin(one)
 
 
 def _whole(journal: Journal) -> Log:

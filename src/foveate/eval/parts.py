@@ -27,7 +27,7 @@ def adopt(journal: Journal) -> None:
     A kill at any moment loses nothing: a part goes only when the log has all of it on the disk.
     """
     path = journal.path
-    for file in sorted(path.parent.glob(f"{glob.escape(path.name)}.part*")):
+    for file in _parts(path):
         with Journal(file) as found:
             for run in found.runs:
                 if journal.runs:
@@ -37,6 +37,12 @@ def adopt(journal: Journal) -> None:
             new = [record for key, record in found.records.items() if _is_new(journal, key, record)]
             journal.append(new)
         file.unlink(missing_ok=True)
+
+
+def _parts(path: Path) -> list[Path]:
+    """Return the parts of a log, and no copies of them that have other names."""
+    found = path.parent.glob(f"{glob.escape(path.name)}.part*")
+    return sorted(file for file in found if file.suffix.removeprefix(".part").isdecimal())
 
 
 def _who(run: Run) -> tuple[Any, ...]:
