@@ -84,3 +84,9 @@ def test_mistakes_are_told_in_words(run, page, words, says, monkeypatch, tmp_pat
     assert done.code == 2 and done.out == ""
     assert says in done.err.replace("\n", " ")
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_work(run, page, tmp_path, monkeypatch):
+    monkeypatch.setattr("foveate.cli.models.load", None)
+    done = run("report", page, "AB?", "--out", tmp_path, *QUICK)
+    assert done.code == 2 and "it is a folder" in done.err.replace("\n", " ")

@@ -84,6 +84,8 @@ def test_forward_passes_in_pieces():
     assert cache.report().pictures() == said
     sizes = [(60, 50), (31, 17)]
     assert [one.size for one in cache.report().pictures(sizes=sizes)] == sizes
+    with pytest.raises(foveate.InputError, match="sizes of 1 pictures came, and the row has 2"):
+        cache.report().pictures(sizes=sizes[:1])
     cache.crop(len(prompt.ids) - cache.get_seq_length())
     assert cache.report().pictures() == said[:1]
     cache.crop(-4)

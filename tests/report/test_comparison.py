@@ -11,8 +11,10 @@ import foveate
 from foveate.cli import answers
 from foveate.errors import InputError, MethodError
 from foveate.eval.entry import Entry
+from foveate.picture import Picture, View
 from foveate.report import collect
 from foveate.report.runs import Asked
+from foveate.report.shown import told
 from foveate.report.window import noting
 
 ROWS, COLUMNS = 11, 13
@@ -149,11 +151,30 @@ def test_a_run_that_fails_is_told_among_the_others(loaded, sheet, monkeypatch):
 
 @pytest.mark.parametrize(
     ("methods", "keeps", "words"),
-    [(["full"], [0.5], "name another"), ([], [0.5], "at least one"), (["knorm"], [], "at least")],
+    [
+        (["full"], [0.5], "name another"),
+        ([], [0.5], "at least one"),
+        (["knorm"], [], "at least"),
+        (["knorm", "random", "knorm"], [0.5], "method knorm came twice"),
+        (["knorm"], [0.5, 0.50000001], "keep 50 % came twice"),  # would be one place of the slider
+    ],
 )
 def test_what_cannot_be_compared_is_refused(loaded, sheet, methods, keeps, words):
     with pytest.raises(InputError, match=words):
         collect(loaded, sheet.pages, "AB?", methods, keeps)
+
+
+def test_a_prompt_of_text_has_nothing_to_show(loaded):
+    with pytest.raises(InputError, match="add a picture"):
+        collect(loaded, [], "AB?", ["knorm"], [0.5])
+
+
+def test_a_picture_behind_a_video_is_its_own(loaded):
+    token = loaded.processor.image_token_id
+    video, picture = (Picture((View("whole", ((at, at + 1),)),), video=at == 0) for at in (0, 3))
+    ids = [token, token, 0, token, token]
+    found = told(loaded.model.config, ids, lambda: (video, picture), [{"src": "the picture"}])
+    assert [one["src"] for one in found.pictures] == [None, "the picture"]
 
 
 def test_methods_come_with_options(loaded, sheet):

@@ -10,7 +10,7 @@ import pytest
 
 from foveate.errors import InputError
 from foveate.report import page, write
-from foveate.report.document import script, style
+from foveate.report.document import check, script, style
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\u2028'\"&amp;"
 SCRIPTS = re.compile(r"<script[^>]*>(.*?)</script>", re.DOTALL)
@@ -62,6 +62,18 @@ def test_the_page_is_small(comparison):
 def test_files_that_cannot_be_written_are_named(comparison, tmp_path):
     with pytest.raises(InputError, match=r"nowhere.*may write to"):
         write(comparison, tmp_path / "nowhere" / "report.html")
+
+
+def test_places_are_judged_before_anything_is_written(tmp_path):
+    kept, new = tmp_path / "kept.html", tmp_path / "new.html"
+    kept.write_text("mine")
+    check(kept)
+    check(new)
+    assert kept.read_text() == "mine" and not new.exists()
+    with pytest.raises(InputError, match="it is a folder"):
+        check(tmp_path)
+    with pytest.raises(InputError, match="no such folder"):
+        check(tmp_path / "nowhere" / "report.html")
 
 
 def test_colours_can_be_read():

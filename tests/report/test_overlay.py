@@ -1,5 +1,6 @@
 """What a notebook shows: patches clear where they are kept, faded where not, in PNG."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 import foveate
 from foveate.cli import answers
 from foveate.errors import CacheError, InputError
+from foveate.picture import Picture, View
 
 ROWS, COLUMNS = 11, 13
 
@@ -106,3 +108,26 @@ def test_a_prompt_of_text_has_nothing_to_show(loaded):
         loaded.model.generate(**inputs, max_new_tokens=1, do_sample=False)
     with pytest.raises(InputError, match="no pictures"):
         session.report.show()
+
+
+def test_many_and_wide_pictures_stay_small(loaded):
+    pictures = [Image.new("RGB", size, "white") for size in ((1600, 16), (64, 64), (640, 64))]
+    inputs = answers.prepare(loaded, pictures, "AB?")
+    with foveate.compress(loaded.model, foveate.random(keep=0.2)) as session:
+        loaded.model.generate(**inputs, max_new_tokens=1, do_sample=False)
+    shown = session.report.show(pictures).image
+    heights = (18, 448, 179)  # a banner, a square, and what is ten times as wide, in rows of 1792
+    assert shown.size == (1792, sum(heights) + 2 * 12)
+
+
+def test_a_picture_behind_a_video_is_drawn_on(session):
+    class Scene:
+        def pictures(self, row, sizes, processor):
+            grid = ((0, 1), (2, 3))
+            return Picture((View("whole", grid),), video=True), Picture((View("whole", grid),))
+
+    report = dataclasses.replace(session.report, _scene=Scene())
+    shown = report.show([Image.new("RGB", (64, 64), "red")]).image
+    pixels = np.asarray(shown, int)
+    red = (pixels[..., 0] - pixels[..., 1]) > 40
+    assert not red[:, :448].any() and red[:, 460:].any()

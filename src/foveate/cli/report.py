@@ -76,7 +76,9 @@ def command(
     from foveate.cli import models, options
     from foveate.cli.evaluate import chosen_entries
     from foveate.report import collect, write
+    from foveate.report.document import check
 
+    check(out)
     entries = chosen_entries(methods, entry, option)
     keeps = options.several("--keep", keep, options.parse_keep, KEEPS)
     pictures, question = _asked(words, model, max_pixels)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from foveate.errors import InputError
-from foveate.hf.views import pictures
+from foveate.hf.views import check_sizes, pictures
 from foveate.picture import Picture
 
 NOTED = (
@@ -123,5 +123,6 @@ def _sized(
     """Return the pictures with the sizes of those that are no videos."""
     if sizes is None:
         return found
+    check_sizes(sizes, sum(not one.video for one in found))
     left = iter(sizes)
-    return tuple(one if one.video else replace(one, size=next(left, one.size)) for one in found)
+    return tuple(one if one.video else replace(one, size=next(left)) for one in found)

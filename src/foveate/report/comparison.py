@@ -74,11 +74,15 @@ def collect(
     built = _built(methods, keeps)
     tell(0, len(built) + 1, "full cache")
     inputs = answers.prepare(loaded, images, question) if inputs is None else inputs
+    seen = shown(loaded, inputs, images)
+    if not seen.visual:
+        raise InputError(
+            "the prompt has no visual tokens, so there is nothing to show; add a picture"
+        )
     reference = None
     if measured:
         reference = references(loaded.model, inputs, max_new_tokens=max_new_tokens)
     full = answers.told(loaded, inputs, None, max_new_tokens).answer
-    seen = shown(loaded, inputs, images)
     asked = Asked(loaded, inputs, seen, full, reference, max_new_tokens, settings)
     runs: list[dict[str, Any]] = []
     errors: list[FoveateError] = []
@@ -111,7 +115,10 @@ def _built(
 ) -> list[tuple[Entry, Keep, Method | FoveateError]]:
     """Return every method at every budget, or why it cannot be at that one; raise if at none."""
     built: list[tuple[Entry, Keep, Method | FoveateError]] = []
-    for entry in (parse_entry(x) if isinstance(x, str) else x for x in methods):
+    entries = [parse_entry(x) if isinstance(x, str) else x for x in methods]
+    _once("method", [entry.label for entry in entries])
+    _once("keep", [told_keep(keep) for keep in keeps])
+    for entry in entries:
         if entry.preset == "full":
             raise InputError("the full cache is shown anyway; name another method than full")
         found = [(entry, keep, _method(entry, keep)) for keep in keeps]
@@ -122,6 +129,13 @@ def _built(
     if not built:
         raise InputError("no method or no budget came; give at least one of each")
     return built
+
+
+def _once(what: str, names: Sequence[str]) -> None:
+    """Raise `InputError` for a name that a page could not tell from another."""
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise InputError(f"{what} {name} came twice; give it once")
 
 
 def _method(entry: Entry, keep: Keep) -> Method | FoveateError:
@@ -136,12 +150,14 @@ def _method(entry: Entry, keep: Keep) -> Method | FoveateError:
 def told_keep(keep: Keep) -> str:
     """Return a budget as people read it.
 
-    >>> told_keep(0.015), told_keep(64), told_keep("auto")
-    ('1.5 %', '64 tokens', 'auto')
+    >>> told_keep(0.015), told_keep(64), told_keep(1), told_keep("auto")
+    ('1.5 %', '64 tokens', '1 token', 'auto')
     """
     if isinstance(keep, float):
         return f"{100 * keep:g} %"
-    return f"{keep} tokens" if isinstance(keep, int) else keep
+    if isinstance(keep, int):
+        return f"{keep} token{'' if keep == 1 else 's'}"
+    return keep
 
 
 def _silent(done: int, total: int, what: str) -> None:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import html
 import json
+import os
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 from foveate.errors import InputError
 from foveate.report.comparison import Comparison
 
-__all__ = ["digest", "island", "page", "script", "style", "write"]
+__all__ = ["check", "digest", "island", "page", "script", "style", "write"]
 
 STYLES = ("page.css", "panel.css", "controls.css", "details.css", "words.css", "print.css")
 SCRIPTS = (
@@ -53,16 +54,29 @@ def page(comparison: Comparison | Mapping[str, Any]) -> str:
     )
 
 
+def check(path: str | Path) -> None:
+    """Raise `InputError` where no page can be written; nothing is made or changed."""
+    path = Path(path).expanduser()
+    if path.is_dir():
+        raise _unwritable(path, "it is a folder")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise _unwritable(path, "there is no such folder, or it is closed to you")
+
+
+def _unwritable(path: Path, why: str | None) -> InputError:
+    return InputError(
+        f"the report cannot be written to {path} ({why}); name a file in a folder that you may "
+        "write to"
+    )
+
+
 def write(comparison: Comparison | Mapping[str, Any], path: str | Path) -> Path:
     """Write the page to a file, and return where; raises `InputError` where that cannot be."""
     path = Path(path).expanduser()
     try:
         path.write_text(page(comparison), encoding="utf-8")
     except OSError as error:
-        raise InputError(
-            f"the report cannot be written to {path} ({error.strerror}); name a file in a folder "
-            "that you may write to"
-        ) from error
+        raise _unwritable(path, error.strerror) from error
     return path
 
 

@@ -21,7 +21,7 @@ __all__ = ["Overlay", "overlay"]
 
 PAPER, INK, MARK = (255, 255, 255), (22, 25, 28), (10, 106, 102)
 GREY = (104, 112, 116)  # of what is kept, where there is no picture
-HEIGHT, GAP = 448, 12  # pixels of a panel, and between two
+HEIGHT, WIDTH, GAP = 448, 1792, 12  # most pixels of a panel and of a row, and between two
 FADED, LEAST = 0.44, 0.45  # how much is left of what nobody keeps, and how clear the least kept is
 
 
@@ -69,11 +69,12 @@ def overlay(
     )
     shares = kept_shares(report, last + 1, layer, head, row)
     panels = []
-    for number, picture in enumerate(pictures):
-        image = None if given is None or picture.video else given[number]
+    left = iter(given or ())
+    for picture in pictures:
+        image = None if picture.video else next(left, None)
         panels += [_panel(picture, group, image, shares) for group in sheets(picture)]
     told = f"{len(pictures)} picture{'s' if len(pictures) > 1 else ''} with what is kept"
-    return Overlay(_beside(panels), told)
+    return Overlay(_laid(panels), told)
 
 
 def kept_shares(
@@ -117,7 +118,8 @@ def _size(picture: Picture, views: Sequence[View], image: Image.Image | None) ->
     if shape is None:
         left, top, right, bottom = views[0].box
         shape = (views[0].columns / (right - left), views[0].rows / (bottom - top))
-    return max(round(HEIGHT * shape[0] / shape[1]), 1), HEIGHT
+    scale = min(HEIGHT / shape[1], WIDTH / shape[0])
+    return max(round(scale * shape[0]), 1), max(round(scale * shape[1]), 1)
 
 
 def _ground(
@@ -172,12 +174,17 @@ def _outline(panel: Image.Image, boxes: Sequence[tuple[int, int, int, int]]) -> 
             pen.line(edge, fill=colour, width=wide)
 
 
-def _beside(panels: Sequence[Image.Image]) -> Image.Image:
-    """Return panels in a row."""
-    width = sum(panel.width for panel in panels) + GAP * (len(panels) - 1)
-    found = Image.new("RGB", (width, HEIGHT), PAPER)
-    left = 0
+def _laid(panels: Sequence[Image.Image]) -> Image.Image:
+    """Return panels beside each other, in as many rows as they need."""
+    places: list[tuple[int, int]] = []
+    left = top = high = 0
     for panel in panels:
-        found.paste(panel, (left, 0))
-        left += panel.width + GAP
+        if left and left + panel.width > WIDTH:
+            left, top, high = 0, top + high + GAP, 0
+        places.append((left, top))
+        left, high = left + panel.width + GAP, max(high, panel.height)
+    width = max(x + panel.width for (x, _), panel in zip(places, panels, strict=True))
+    found = Image.new("RGB", (width, top + high), PAPER)
+    for place, panel in zip(places, panels, strict=True):
+        found.paste(panel, place)
     return found

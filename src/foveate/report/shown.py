@@ -53,7 +53,8 @@ def told(
 ) -> Shown:
     """Return the same from the ids alone; `find` says where the pictures' tokens are.
 
-    Raises nothing: where `find` raises `InputError`, the tokens are shown in reading order.
+    `images` are those of the prompt's pictures; videos have none. Raises nothing: where `find`
+    raises `InputError`, the tokens are shown in reading order.
     """
     marks = set(visual_ids(config))
     visual = [position for position, token in enumerate(ids) if token in marks]
@@ -63,11 +64,12 @@ def told(
     notes: list[str] = []
     found: list[dict[str, Any]] = []
     try:
+        left = iter(images)
         for i, picture in enumerate(find()):
             for view in picture.views:
                 for position in (p for row in view.positions for p in row if p >= 0):
                     owners[position] = i
-            image = images[i] if i < len(images) else NONE
+            image = NONE if picture.video else next(left, NONE)
             found.append({**image, "sheets": placed(picture, number)})
     except InputError as error:
         notes.append(f"the visual tokens are shown in reading order: {error}")

@@ -65,12 +65,18 @@ def pictures(
 def _images(asked: Asked) -> list[Shape]:
     """Return the shapes of a row's pictures, which are as many as the sizes that came."""
     shapes = _reader(asked, IMAGES, "image")(asked)
-    if asked.sizes is not None and len(asked.sizes) != len(shapes):
-        raise InputError(
-            f"sizes of {len(asked.sizes)} pictures came, and the row has {len(shapes)}; give the "
-            "width and height of each, in their order"
-        )
+    if asked.sizes is not None:
+        check_sizes(asked.sizes, len(shapes))
     return shapes
+
+
+def check_sizes(sizes: Sequence[Size], count: int) -> None:
+    """Raise `InputError` unless so many sizes came as there are pictures."""
+    if len(sizes) != count:
+        raise InputError(
+            f"sizes of {len(sizes)} pictures came, and the row has {count}; give the width and "
+            "height of each, in their order"
+        )
 
 
 def _videos(asked: Asked) -> list[Shape]:
