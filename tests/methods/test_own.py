@@ -50,6 +50,13 @@ def test_entries_take_them_with_options():
             [],
             "no module 'elsewhere' for 'elsewhere:few'; start where elsewhere.py",
         ),
+        (
+            "elsewhere.deeper:few",
+            [],
+            "no module 'elsewhere.deeper' .*start where elsewhere/deeper.py",
+        ),
+        (":few", [], "':few' names no module; write MODULE:FUNCTION"),
+        (".elsewhere:few", [], "names no module"),
         ("beside_the_work:fev", [], "no function 'fev'; did you mean 'few'"),
         ("beside_the_work:nothing", [], "returned float; return a foveate.Method"),
         ("beside_the_work:few", ["windows=4"], "cannot be called with .*'windows'"),

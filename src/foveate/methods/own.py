@@ -36,16 +36,19 @@ def made(name: str, keep: Any = None, **options: Any) -> Method:
 def _function(name: str) -> Callable[..., Any]:
     """Return the function that a name such as `mine:unusual` is of."""
     module, _, function = name.partition(":")
+    if not module or module.startswith("."):
+        raise MethodError(f"{name!r} names no module; write MODULE:FUNCTION")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
         found = import_module(module)
     except ModuleNotFoundError as error:
-        if error.name != module:
+        if not f"{module}.".startswith(f"{error.name}."):
             raise  # something that the module itself needs
         raise MethodError(
-            f"there is no module {module!r} for {name!r}; start where {module}.py is, or install it"
+            f"there is no module {module!r} for {name!r}; start where "
+            f"{module.replace('.', '/')}.py is, or install it"
         ) from None
     if not callable(getattr(found, function, None)):
         names = [key for key, value in vars(found).items() if callable(value)]
