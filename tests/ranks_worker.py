@@ -1,9 +1,9 @@
 """One of several processes that work through the grid of `rehearsal`.
 
 Run as `python -m torch.distributed.run --nproc-per-node 2 ranks_worker.py LOG PAUSE DIES WEIGHTS`.
-Beside LOG, process R leaves its id in LOG.pidR, and in LOG.endR how many samples it answered and how
-many the log has. DIES is how many answers process 1 gives before it is killed, in its first life;
-WEIGHTS tell one model from another.
+Beside LOG, process R leaves its id in LOG.pidR, and in LOG.endR how many samples it answered and
+how many the log has. DIES is how many answers process 1 gives before it is killed, in its first
+life; WEIGHTS tell one model from another.
 """
 
 import os

@@ -73,6 +73,8 @@ class Rote:
 def _trouble(facts):
     if "raises" in facts:
         raise {"memory": torch.OutOfMemoryError, "method": MethodError}[facts["raises"]]("no room")
+    if "breaks" in facts:
+        raise torch.AcceleratorError("an illegal memory access")
     if "dies" in facts:
         os.kill(os.getpid(), signal.SIGKILL)
 

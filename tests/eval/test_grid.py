@@ -208,6 +208,17 @@ def test_processes_answer_what_one_does_although_some_die(path, tmp_path):
     assert len(found) == 9 and all(alone[key] == one for key, one in found.items())
 
 
+def test_a_broken_accelerator_fails_no_other_sample(path):
+    grid = rehearsal.grid(facts={3: {"breaks": "for good"}}, keeps=(0.5,))
+    grid = dataclasses.replace(grid, tasks=grid.tasks[:1], entries=grid.entries[:1])
+    with pytest.raises(FoveateError, match=r"broke .*illegal memory.* give the same command again"):
+        rehearse(path, grid)
+    assert all(one.error is None for one in read_log(path).records)
+    log = rehearse(path, grid, workers=2)
+    (failed,) = [one for one in log.records if one.error is not None]
+    assert failed.sample == "0-3" and "died twice" in failed.error and len(log.records) == 10
+
+
 def broken():
     raise InputError("there is no such model; give another")
 

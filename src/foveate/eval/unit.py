@@ -16,7 +16,9 @@ from foveate.eval.record import Cell, Record
 from foveate.eval.task import Sample, Task
 from foveate.method import Method
 
-__all__ = ["Answers", "Desk", "Setting", "Unit", "Work", "failed"]
+__all__ = ["LASTING", "Answers", "Desk", "Setting", "Unit", "Work", "failed"]
+
+LASTING = getattr(torch, "AcceleratorError", ())  # after one, a process can do nothing any more
 
 
 class Answers(Protocol):
@@ -89,10 +91,15 @@ class Desk:
         self._slice: tuple[Any, list[Sample]] = (None, [])
 
     def records(self, unit: Unit) -> list[Record]:
-        """Return a record of every sample; what raises is done again sample by sample."""
+        """Return a record of every sample; what raises is done again sample by sample.
+
+        An accelerator that broke is raised: every sample after it would fail, too.
+        """
         samples = self._samples(unit)
         try:
             return self._answered(unit.cell, samples)
+        except LASTING:
+            raise
         except Exception:
             failure = traceback.format_exc()  # the exception itself would hold on to tensors
         if torch.cuda.is_available():
@@ -104,6 +111,8 @@ class Desk:
     def _alone(self, cell: Cell, sample: Sample) -> Record:
         try:
             return self._answered(cell, [sample])[0]
+        except LASTING:
+            raise
         except Exception:
             return failed(cell, sample.id, traceback.format_exc())
 

@@ -15,7 +15,7 @@ import torch
 
 from foveate.errors import FoveateError
 from foveate.eval.record import Record
-from foveate.eval.unit import Desk, Unit, Work, failed
+from foveate.eval.unit import LASTING, Desk, Unit, Work, failed
 
 __all__ = ["Here", "Processes"]
 
@@ -36,7 +36,14 @@ class Here:
     def records(self, units: Iterable[Unit]) -> Iterator[list[Record]]:
         """Yield the records of every unit."""
         for unit in units:
-            yield self._desk.records(unit)
+            try:
+                records = self._desk.records(unit)
+            except LASTING as error:
+                raise FoveateError(
+                    f"the accelerator broke ({error}); all answers so far are safe: give the same "
+                    "command again"
+                ) from error
+            yield records
 
 
 class Processes:
@@ -177,6 +184,8 @@ def _serve(connection: Connection, work: Work) -> None:
             connection.send(desk.identity)
             while True:
                 connection.send(desk.records(connection.recv()))
+        except LASTING:
+            raise  # this process is lost, and another takes its place
         except FoveateError as error:
             connection.send(error)
         except (ImportError, OSError, RuntimeError, ValueError, TypeError, LookupError) as error:

@@ -1,6 +1,7 @@
 """Batches answer what their rows answer alone; a bad row is an error in its own column."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def test_pictures_may_come_in_any_form(generate, rows, loaded, tmp_path):
     array = np.asarray(page)
     grey = np.asarray(page.convert("L"))
     images = [data, bytearray(data), memoryview(data), [data], np.array([data], object)]
-    images += ["page.png", str(tmp_path / "images" / "page.png"), page, [page]]
+    images += ["page.png", str(tmp_path / "images" / "page.png"), Path("page.png"), page, [page]]
     images += [{"bytes": data, "path": None}, {"bytes": None, "path": "page.png"}]
     images += [array, array[None], np.dstack([array, np.full_like(grey, 255)]), grey]
     images += [grey[..., None]]
@@ -75,6 +76,7 @@ BAD = {
     "cut off": ({"image": CUT}, "damaged or cut off"),
     "an address": ({"image": "https://example.test/a.png"}, "download it"),
     "no file": ({"image": "nowhere.png"}, "there is no image nowhere.png"),
+    "a name that is no UTF-8": ({"image": "caf\udce9.png"}, r"there is no image caf\udce9.png"),
     "a float array": ({"image": np.zeros((9, 9, 3))}, "array of 9 x 9 x 3, float64"),
     "two channels": ({"image": np.zeros((9, 9, 2), np.uint8)}, "9 x 9 x 2, uint8; give height"),
     "no pixels": ({"image": np.zeros((0, 9, 3), np.uint8)}, "array of 0 x 9 x 3"),

@@ -15,13 +15,13 @@ from foveate.cli import models
 from foveate.errors import FoveateError, InputError
 from foveate.eval.answering import Answerer, Told
 from foveate.eval.task import Metric, Sample, Task
+from foveate.eval.unit import LASTING
 from foveate.integrations.ray.actors import use_threads
 from foveate.integrations.ray.cells import Reader
 
 __all__ = ["BatchGenerator"]
 
 FOUND = ("answer", "kept", "bytes_stored", "bytes_full", "error")
-LASTING = getattr(torch, "AcceleratorError", ())  # after one, a process can do nothing any more
 
 
 class BatchGenerator:
@@ -146,7 +146,8 @@ def _columns(found: Sequence[Told | str]) -> dict[str, Any]:
 
 
 def _words(error: Exception) -> str:
-    return str(error) if isinstance(error, FoveateError) else f"{type(error).__name__}: {error}"
+    words = str(error) if isinstance(error, FoveateError) else f"{type(error).__name__}: {error}"
+    return words.encode(errors="backslashreplace").decode()  # names of files may be no UTF-8
 
 
 def _method(

@@ -64,6 +64,8 @@ def _opened(image: Any, folder: Path) -> Image.Image:
         return ready(_from_array(image), "an array")
     if isinstance(image, bytearray | memoryview):
         image = bytes(image)
+    elif isinstance(image, Path):
+        image = str(image)
     return pictures.opened(pictures.place(image, folder))
 
 
