@@ -131,6 +131,12 @@ def wait_for(heard: Sequence[Heard], events: int | None = None) -> None:
     raise AssertionError("nothing came for two minutes")
 
 
+def ready(engine: Engine) -> None:
+    """Wait until every prompt that waits was prepared."""
+    while not all(request.ready for request in engine._waiting):
+        time.sleep(0.001)
+
+
 def run(engine: Engine) -> None:
     """Step until all is done."""
     while engine.step():

@@ -1,7 +1,6 @@
 """Nobody takes more than there is or overtakes, and whoever fails or leaves does so alone."""
 
 import threading
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engines import METHODS, Heard, ask, engine_of, made, model_of, plain, run, wait_for
+from engines import METHODS, Heard, ask, engine_of, made, model_of, plain, ready, run, wait_for
 from families import BY_NAME
 from foveate.errors import CacheError, InputError, MethodError
 from foveate.schedule import AfterPrefill
@@ -31,12 +30,6 @@ def model() -> Any:
 def answers(model) -> dict[tuple[int, str], list[int]]:
     """What everybody should hear."""
     return {(i, name): plain(QWEN, model, i, name) for i in range(5) for name in NAMES}
-
-
-def ready(engine: Any) -> None:
-    """Wait until every prompt that waits was prepared."""
-    while not all(request.ready for request in engine._waiting):
-        time.sleep(0.001)
 
 
 def held_now(engine: Any) -> int:

@@ -74,6 +74,19 @@ def test_what_never_becomes_a_character_is_told_at_the_end():
     assert words.finish().text == "\ufffd"
 
 
+def test_a_special_token_in_between_costs_no_space():
+    """As decoders of llama do, which strip the first space of what they are given."""
+    words = {1: " Hello", 2: "", 3: " world"}
+
+    def stripping(ids: list[int]) -> str:
+        return "".join(words[one] for one in ids).removeprefix(" ")
+
+    ids = [2, 1, 2, 2, 3, 2, 3]
+    told_words = Words(stripping)
+    pieces = [told_words.add(token) for token in ids]
+    assert "".join(x.text for x in pieces if x is not None) == stripping(ids)
+
+
 @pytest.mark.parametrize("stops", [[], ["", "x"]])
 def test_an_empty_stop_string_stops_nothing(stops):
     assert told(Words(decode, stops), b"ab")[0] == ["a", "b"]

@@ -102,12 +102,17 @@ class Rows(CompressedCache):
             self.fold()
         device = stores[0].device
         places = torch.tensor(self.places, device=device)[:, None]
-        output = model(
-            input_ids=torch.tensor(tokens, device=device)[:, None],
-            position_ids=places.expand(*self.planes, -1, -1),
-            past_key_values=self,
-            use_cache=True,
-        )
+        try:
+            output = model(
+                input_ids=torch.tensor(tokens, device=device)[:, None],
+                position_ids=places.expand(*self.planes, -1, -1),
+                past_key_values=self,
+                use_cache=True,
+            )
+        except BaseException:  # an interrupt, too, of which no hook hears
+            self.close()
+            self.fail()
+            raise
         self.lengths = [length + 1 for length in self.lengths]
         self.places = [place + 1 for place in self.places]
         logits: Tensor = output.logits

@@ -51,9 +51,10 @@ class Admission:
     def next(self, active: Sequence[Request]) -> Request | None:
         """Return the first request, if it is ready and there is room beside those in work."""
         with self._news:
-            if not self._waiting or not self._waiting[0].ready or len(active) >= self._most:
+            first = self._waiting[0] if self._waiting else None
+            if first is None or not first.ready or first.ended or len(active) >= self._most:
                 return None
-            taken = sum(other.reserved for other in active) + self._waiting[0].reserved
+            taken = sum(other.reserved for other in active) + first.reserved
             if self.budget is not None and taken > self.budget:
                 return None
             return self._waiting.pop(0)

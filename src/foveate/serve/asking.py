@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from foveate.cache.report import CacheReport
-from foveate.errors import FoveateError
+from foveate.errors import FoveateError, InputError
 from foveate.method import Method
 
-__all__ = ["Ask", "Busy", "Chance", "Done", "Event", "Failed", "Held", "Piece", "TooLarge"]
+__all__ = [
+    "Ask", "Busy", "Chance", "Done", "Event", "Failed", "Held", "Piece", "Stats", "TooLarge",
+    "check_within",
+]  # fmt: skip
 
 
 class Busy(FoveateError):
@@ -42,6 +45,15 @@ class Ask:
     method: Method | None = None
     full: bool = False
     held: bool = False
+
+    def __post_init__(self) -> None:
+        check_within("max_new_tokens", self.max_new_tokens, 1)
+        check_within("temperature", self.temperature, 0, 100)
+        check_within("top_p", self.top_p, 0, 1)
+        check_within("seed", self.seed, -(1 << 63), (1 << 63) - 1)
+        check_within("logprobs", self.logprobs, 0)
+        if isinstance(self.stop, str):
+            raise InputError(f"stop is the text {self.stop!r}; give a tuple of texts")
 
 
 @dataclass(frozen=True)
@@ -96,4 +108,29 @@ class Failed:
     error: BaseException
 
 
+@dataclass(frozen=True)
+class Stats:
+    """Counts since the start, what goes on now, and the bytes of keys and values between steps."""
+
+    running: int
+    waiting: int
+    prefilling: int
+    kv_bytes: int
+    kv_bytes_peak: int
+    kv_bytes_budget: int | None
+    requests: int
+    failures: int
+    cancelled: int
+    prompt_tokens: int
+    tokens: int
+
+
 Event = Held | Piece | Done | Failed
+
+
+def check_within(name: str, value: float | None, least: float, most: float | None = None) -> None:
+    """Raise `InputError` for a number that lies outside of what is allowed, or is none."""
+    if value is None or (least <= value and (most is None or value <= most)):
+        return
+    allowed = f"at least {least}" if most is None else f"a number from {least} to {most}"
+    raise InputError(f"{name} is {value}; give {allowed}")

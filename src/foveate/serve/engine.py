@@ -8,9 +8,9 @@ values.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from foveate.errors import CacheError
@@ -21,32 +21,15 @@ from foveate.hf.support import unwrap
 from foveate.method import Method
 from foveate.methods.baselines import full
 from foveate.serve.admission import Admission
-from foveate.serve.asking import Ask, Event
+from foveate.serve.asking import Ask, Event, Stats, check_within
 from foveate.serve.batch import Batch
 from foveate.serve.footprint import Footprint, held
-from foveate.serve.prompts import Defaults, Prompts
+from foveate.serve.prompts import Prompts
 from foveate.serve.reading import reading
 from foveate.serve.request import Request
 from foveate.serve.turnstile import Turnstile
 
-__all__ = ["Engine", "Stats"]
-
-
-@dataclass(frozen=True)
-class Stats:
-    """Counts since the start, what goes on now, and the bytes of keys and values between steps."""
-
-    running: int
-    waiting: int
-    prefilling: int
-    kv_bytes: int
-    kv_bytes_peak: int
-    kv_bytes_budget: int | None
-    requests: int
-    failures: int
-    cancelled: int
-    prompt_tokens: int
-    tokens: int
+__all__ = ["Engine"]
 
 
 class Engine:
@@ -71,16 +54,20 @@ class Engine:
         temperature: float = 0.0,
         top_p: float = 1.0,
     ) -> None:
+        default = Ask((), max_new_tokens, temperature, top_p)
+        sizes = {"kv_bytes": kv_bytes, "queue": queue, "most": most, "chunk": chunk}
+        for name, value in sizes.items():
+            check_within(name, value, 1)
         self._model = unwrap(model)
         self.processor = processor
         self.method = full() if method is None else method
         self._chunk = chunk
         self._lease = Lease(self._model)
         self._turnstile = Turnstile(self._model)
+        weakref.finalize(self, self._turnstile.close)  # should nobody stop the engine
         with self._turnstile.forgetting():
             self._footprint = Footprint.measured(self._model, self._lease)
-        say = Defaults(max_new_tokens, temperature, top_p)
-        prompts = Prompts(self._model, processor, self._footprint, kv_bytes, say)
+        prompts = Prompts(self._model, processor, self._footprint, kv_bytes, default)
         self._waiting = Admission(prompts.prepare, kv_bytes, most, queue)
         self._reading: Request | None = None
         self._batch = Batch(self._model, self._lease)
@@ -164,18 +151,22 @@ class Engine:
         paced = self._proceed(request)
         if request.ended or not request.tokens:
             return
-        self._reading = None
         stored = held(request.cache)
         rest = self._footprint.of(request.prompt + request.most)
         rest -= self._footprint.of(request.prompt)
         request.reserved = min(request.reserved, stored + rest)
         if request.alone is not None:
             self._alone.append(request)
-            return
-        place = request.cache.seen + self._turnstile.delta(paced)
-        paced.leave()
-        self._batch.join(request, place if paced.top is None else int(paced.top) + 1)
-        request.paced = None
+        else:
+            place = request.cache.seen + self._turnstile.delta(paced)
+            paced.leave()
+            try:
+                self._batch.join(request, place if paced.top is None else int(paced.top) + 1)
+            except Exception as error:  # there is no room for it beside the others
+                request.fail(error)
+                return
+            request.paced = None
+        self._reading = None
 
     def _proceed(self, request: Request) -> Any:
         """Let a call go on by a pass, and note if it failed."""
@@ -192,7 +183,7 @@ class Engine:
         """Tell what is new, and free what has ended before its end is told."""
         for request in self._all():
             self._tell(request)
-        ended = self._waiting.ended() + self._batch.drop() + [x for x in self._alone if x.ended]
+        ended = self._batch.drop() + self._waiting.ended() + [x for x in self._alone if x.ended]
         self._alone = [request for request in self._alone if not request.ended]
         if self._reading is not None and self._reading.ended:
             ended.append(self._reading)
@@ -257,13 +248,10 @@ class Engine:
     def stop(self) -> None:
         """Cancel every request, and give the model back as it came."""
         self._waiting.close()
-        if self._thread is not None:
+        if self._thread is None:
+            self._leave()
+        elif self._thread is not threading.current_thread():  # a sink's, which goes on first
             self._thread.join()
-        for request in self._all():
-            request.cancelled = True
-        self._cancel()
-        self._turnstile.close()
-        self._lease.release()
 
     def __enter__(self) -> Engine:
         self.start()
@@ -273,11 +261,29 @@ class Engine:
         self.stop()
 
     def _run(self) -> None:
-        while not self._waiting.closed:
-            try:
-                if not self.step():
-                    self._waiting.rest()
-            except Exception as error:  # of ours: whoever is in it is told, and others may come
-                for request in self._all():
-                    request.fail(error)
-                self._settle()
+        try:
+            while not self._waiting.closed:
+                self._go_on()
+        finally:
+            self._waiting.close()
+            self._leave()
+
+    def _go_on(self) -> None:
+        """Take a step, or wait until there is something to do."""
+        try:
+            if not self.step():
+                self._waiting.rest()
+        except Exception as error:  # of ours: whoever is in it is told, and others may come
+            for request in self._all():
+                request.fail(error)
+            self._settle()
+
+    def _leave(self) -> None:
+        """Tell everybody who is left that nothing more comes, and let go of the model."""
+        try:
+            for request in self._all():
+                request.cancelled = True
+            self._cancel()
+        finally:
+            self._turnstile.close()
+            self._lease.release()

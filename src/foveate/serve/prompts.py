@@ -16,31 +16,24 @@ from foveate.cli.models import Loaded
 from foveate.errors import InputError
 from foveate.hf.kinds import has_features, visual_ids
 from foveate.hf.support import has_grid_positions, optional
-from foveate.serve.asking import TooLarge
+from foveate.serve.asking import Ask, TooLarge
 from foveate.serve.footprint import Footprint
 from foveate.serve.request import Request
 from foveate.serve.sampling import Sampler
 from foveate.serve.words import Words
 
-__all__ = ["Defaults", "Prompts"]
-
-
-class Defaults:
-    """What an answer is like where its request does not say."""
-
-    def __init__(self, max_new_tokens: int, temperature: float, top_p: float) -> None:
-        self.max_new_tokens, self.temperature, self.top_p = max_new_tokens, temperature, top_p
+__all__ = ["Prompts"]
 
 
 class Prompts:
-    """Makes requests ready to be read."""
+    """Makes requests ready to be read; what they do not say is as in `default`."""
 
     def __init__(
-        self, model: Any, processor: Any, footprint: Footprint, budget: int | None, say: Defaults
+        self, model: Any, processor: Any, footprint: Footprint, budget: int | None, default: Ask
     ) -> None:
         self._loaded = Loaded(type(model).__name__, model, processor)
         self._tokenizer = getattr(processor, "tokenizer", processor)
-        self._footprint, self._budget, self._say = footprint, budget, say
+        self._footprint, self._budget, self._default = footprint, budget, default
         text = model.config.get_text_config(decoder=True)
         self._room: int | None = optional(text, "max_position_embeddings")
         self._visual = torch.tensor(visual_ids(model.config), dtype=torch.long)
@@ -70,7 +63,7 @@ class Prompts:
 
     def _limit(self, request: Request) -> None:
         """Say how long the answer may be, and what all of it takes."""
-        most = request.ask.max_new_tokens or self._say.max_new_tokens
+        most = request.ask.max_new_tokens or self._default.max_new_tokens or 1
         if self._room is not None:
             if request.prompt >= self._room:
                 raise TooLarge(
@@ -89,11 +82,13 @@ class Prompts:
 
     def _voice(self, request: Request) -> None:
         """Say how tokens are chosen, and how they are spelt."""
-        ask, say = request.ask, self._say
-        temperature = say.temperature if ask.temperature is None else ask.temperature
-        top_p = say.top_p if ask.top_p is None else ask.top_p
+        ask, default = request.ask, self._default
+        temperature = default.temperature if ask.temperature is None else ask.temperature
+        top_p = default.top_p if ask.top_p is None else ask.top_p
         config = getattr(self._loaded.model, "generation_config", None)
-        request.sampler = Sampler(config, temperature, top_p, ask.seed)
+        request.sampler = Sampler(
+            config, temperature or 0.0, 1.0 if top_p is None else top_p, ask.seed
+        )
         request.words = Words(self._decode, ask.stop)
         request.spell = lambda token: str(self._tokenizer.decode([token]))
         request.ends = self._ends

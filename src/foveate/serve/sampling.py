@@ -20,6 +20,8 @@ from foveate.types import Float
 
 __all__ = ["Sampler", "chance"]
 
+COLDEST = 1e-3  # temperatures below would divide by next to nothing, and are none at all
+
 
 class Sampler:
     """Chooses tokens by temperature and `top_p` from a generator of its own; greedy at 0.
@@ -35,7 +37,7 @@ class Sampler:
         if getattr(config, "suppress_tokens", None):
             self.processors.append(SuppressTokensLogitsProcessor(config.suppress_tokens))
         self.generator: torch.Generator | None = None
-        if temperature > 0:
+        if temperature >= COLDEST:
             self.generator = torch.Generator()
             if seed is None:
                 self.generator.seed()
@@ -49,9 +51,9 @@ class Sampler:
         """Return the next token after those `seen`; `best` is where the logits are highest."""
         if not self.processors:
             return best
+        ids = torch.tensor([list(seen)], device=logits.device)
         scores = logits[None].float()
         for processor in self.processors:
-            ids = torch.tensor([list(seen)], device=logits.device)
             scores = processor(ids, scores)
         if self.generator is None:
             return int(scores.argmax())

@@ -32,7 +32,7 @@ class Paced:
 
     def __init__(self, call: Callable[[], Any]) -> None:
         self._call = call
-        self._go, self._stands = threading.Semaphore(0), threading.Semaphore(0)
+        self._go, self._stands = threading.Semaphore(0), threading.Event()
         self._thread = threading.Thread(target=self._run, name="foveate-prompt", daemon=True)
         self._left = False
         self.ended = False
@@ -47,11 +47,16 @@ class Paced:
         """Let the call run up to its next pass, or to its end."""
         if self.ended:
             return
+        self._stands.clear()
         if self._thread.ident is None:
             self._thread.start()
         else:
             self._go.release()
-        self._stands.acquire()
+        try:
+            self._stands.wait()
+        except BaseException:  # an interrupt: nobody may run beside the pass, which goes on
+            self._stands.wait()
+            raise
 
     def leave(self) -> None:
         """Have the call end where it stands."""
@@ -63,7 +68,7 @@ class Paced:
 
     def stand(self) -> None:
         """Stop until the call is told to go on; called by its thread, before a pass."""
-        self._stands.release()
+        self._stands.set()
         self._go.acquire()
         if self._left:
             raise Left
@@ -78,7 +83,7 @@ class Paced:
             self.error = error
         finally:
             self.ended = True
-            self._stands.release()
+            self._stands.set()
 
 
 class Turnstile:
@@ -96,8 +101,10 @@ class Turnstile:
         with self.forgetting():
             self._remember(paced.deltas or self._deltas())
             paced.at = self
-            paced.proceed()
-            paced.deltas = self._deltas()
+            try:
+                paced.proceed()
+            finally:
+                paced.deltas = self._deltas()
 
     @contextmanager
     def forgetting(self) -> Iterator[None]:

@@ -31,7 +31,8 @@ class Words:
         fresh = self._fresh()
         if not fresh.endswith(BROKEN):
             self.text += fresh
-            self._begin, self._read = self._read, len(self._ids)
+            # ids without text stay with those before: decoders strip the first space of a text
+            self._begin, self._read = self._read if fresh else self._begin, len(self._ids)
         self._stop()
         return self._tell(len(self.text) - (0 if self.stopped else self._held()))
 
