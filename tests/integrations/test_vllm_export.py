@@ -1,6 +1,7 @@
 """What is written for vLLM: a plain language model that reads it goes on as the cache would."""
 
 import json
+import sys
 from dataclasses import replace
 
 import pytest
@@ -167,6 +168,49 @@ def test_what_does_not_fit_is_refused_by_name(models, tmp_path):
         export(replace(ready, first=torch.zeros(2)), tmp_path)
     with pytest.raises(InputError, match="pad='zeros' is not known"):
         prefill(model, inputs, EVEN["snapkv"], pad="zeros")
+    with pytest.raises(InputError, match=r"the name '\.\./page' is a path"):
+        export(ready, tmp_path / "handed", name="../page")
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_that_write_one_name_at_once_spoil_nothing(models, tmp_path, monkeypatch):
+    model, _ = models("llava-1.5")
+    ready = prefill(model, wide("llava-1.5").inputs(1), EVEN["snapkv"])
+    written = []
+
+    def save(tensors, path, metadata):
+        written.append(path)
+        save_file(tensors, path, metadata)
+
+    monkeypatch.setattr(sys.modules[export.__module__], "save_file", save)
+    for _ in range(2):
+        export(ready, tmp_path, name="page")
+    assert len({*written}) == 2 and [x.name for x in tmp_path.iterdir()] == ["page-0.safetensors"]
+
+
+SCALED = {
+    "linear": {"factor": 4.0},
+    "yarn": {"factor": 4.0, "original_max_position_embeddings": 16},
+    "llama3": {
+        "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SCALED)
+def test_scaled_rotations_go_on(tmp_path, kind):
+    changes = rope(rope_type=kind, **SCALED[kind])
+    if "rope_scaling" in changes:
+        changes["rope_scaling"] = {**changes["rope_scaling"], "type": kind}
+    family = wide("llama")
+    settings = family.settings() | changes
+    model = replace(family, settings=lambda: settings).build()
+    inputs, method = family.inputs(2), foveate.snapkv(keep=12, window=4)
+    language_model = export_language_model(model, tmp_path / "model")
+    handoffs = export(prefill(model, inputs, method), tmp_path / "caches")
+    assert all(x.position != x.length for x in handoffs)
+    agrees(model, language_model, inputs, method, handoffs)
 
 
 @pytest.mark.skipif(not hasattr(cache_utils, "Fp8QuantizedLayer"), reason="no fp8 in this release")

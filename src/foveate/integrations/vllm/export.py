@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from pathlib import Path
 from typing import Any
@@ -39,6 +38,10 @@ def export(prefilled: Prefilled, folder: str | Path, name: str | None = None) ->
                 f"{what} of the shape {tuple(given.shape)} came for a cache of {B} rows; give [B]"
             )
     folder, name = Path(folder), name or uuid.uuid4().hex
+    if Path(name).name != name:
+        raise InputError(
+            f"the name {name!r} is a path; give a file's name, and its folder beside it"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     rows = [_row(cache, row, int(prefilled.positions[row])) for row in range(B)]
     return [
@@ -146,7 +149,7 @@ def _write(prefilled: Prefilled, row: int, tensors: dict[str, Tensor], path: Pat
         method=repr(cache.method),
         model=cache.attachment.model_name,
     )
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         save_file({k: v.cpu() for k, v in tensors.items()}, partial, handoff.to_metadata())
         partial.replace(path)
