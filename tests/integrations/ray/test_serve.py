@@ -81,7 +81,9 @@ def test_errors_are_those_of_the_server(address, client, rows):
     ("words", "says"),
     [
         ({"modle": "x"}, "--modle"),
+        ({"modle": "false"}, "--modle"),
         ({"port": 80}, "port is Ray's"),
+        ({"ui": "true"}, "ui is for `foveate serve` alone"),
         ({"method": "snapvk"}, "snapkv"),
         ({"keep": "much"}, "'much' is not a number"),
         ({"queue": "0"}, "--queue"),

@@ -11,7 +11,8 @@ from foveate.integrations.ray.actors import use_threads
 
 __all__ = ["app", "deployment"]
 
-RAYS = ("host", "port")
+RAYS = "Ray's; give it to serve.start, or in Serve's config file"
+OTHERS = {"host": RAYS, "port": RAYS, "ui": "for `foveate serve` alone; leave it out"}
 WAITING = 4096  # requests at a replica: it is the engine that refuses what is too much
 
 
@@ -33,8 +34,8 @@ def deployment(**given: Any) -> Any:
     """Return the deployment of a server, for `serve.run(deployment(...).bind())`.
 
     It takes the options of `foveate serve` by name (`keep=0.1`, `kv_bytes="2GiB"`), but for host
-    and port, which are Ray's; `.options(...)` of Ray says how many replicas there are, each of them
-    with a model, an engine and a budget of its own.
+    and port, which are Ray's, and ui; `.options(...)` of Ray says how many replicas there are, each
+    of them with a model, an engine and a budget of its own.
     """
     try:
         from ray import serve
@@ -60,17 +61,18 @@ def _read(given: Mapping[str, Any]) -> dict[str, Any]:
 
     from foveate import cli
 
+    command = typer.main.get_command(cli.application(("serve",))).commands["serve"]  # type: ignore[attr-defined]
+    flags = [option.name for option in command.params if getattr(option, "is_flag", False)]
     words: list[str] = []
     for name, value in given.items():
         option = "--" + name.replace("_", "-")
-        if name in RAYS:
-            raise InputError(f"{name} is Ray's; give it to serve.start, or in Serve's config file")
-        if isinstance(value, bool) or str(value).lower() in ("true", "false"):
+        if name in OTHERS:
+            raise InputError(f"{name} is {OTHERS[name]}")
+        if name in flags and str(value).lower() in ("true", "false"):
             words += [option] if str(value).lower() == "true" else []
         elif value is not None:
             several = value if isinstance(value, list | tuple) else [value]
             words += [word for one in several for word in (option, str(one))]
-    command = typer.main.get_command(cli.application(("serve",))).commands["serve"]  # type: ignore[attr-defined]
     try:
         return dict(command.make_context("serve", words).params)
     except Exception as error:
