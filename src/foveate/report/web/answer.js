@@ -6,6 +6,8 @@ function question(comparison) {
   return el("div", { class: "question" }, el("p", { class: "kicker" }, "Question"), title);
 }
 
+const LONG = 60; // letters of an answer
+
 // Long text is set small, and scrolls in its own place.
 function lengthen(element, most) {
   const isLong = element.textContent.length > most;
@@ -22,7 +24,7 @@ function answer(comparison, state, change) {
     const run = comparison.run(state.method, state.budget);
     kicker.textContent = run.full ? "Answer with the full cache" : `Answer with ${run.method}, ${run.budget} kept`;
     text.replaceChildren(...answerParts(comparison, run));
-    lengthen(text, 60);
+    lengthen(text, LONG);
     verdict.replaceChildren(...verdictOf(comparison, run));
   });
   return el("div", { class: "told", "aria-live": "polite" }, kicker, text, verdict);
@@ -47,6 +49,9 @@ function verdictOf(comparison, run) {
   if (run.error) return [sign(false), "This run failed; the others are complete."];
   if (run.full) return [sign(true), "What every other answer is compared with."];
   if (comparison.isSame(run)) return [sign(true), "The same as with the full cache."];
+  if (Math.max(run.answer.length, comparison.full.answer.length) > LONG) {
+    return [sign(false), "Not what the full cache says: struck words are missing here, underlined ones are new."];
+  }
   return [
     sign(false),
     "Not what the full cache says: ",

@@ -51,6 +51,7 @@ function budgetSlider(comparison, state, change) {
   const { budgets } = comparison;
   const onto = (at) => change({ budget: budgets[at] });
   const made = slider("budget", "Kept", budgets.length - 1, 0, onto, budgets);
+  made.marks.classList.toggle("many", budgets.length > 6);
   change.on(() => {
     const run = comparison.run(state.method, state.budget);
     const at = budgets.indexOf(state.budget);

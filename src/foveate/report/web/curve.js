@@ -8,6 +8,7 @@ const MARKS = [
   (x, y) => svg("path", { d: `M${x} ${y - 6.5} L${x + 6.5} ${y} L${x} ${y + 6.5} L${x - 6.5} ${y} Z` }),
   (x, y) => svg("path", { d: `M${x} ${y + 6} L${x + 6} ${y - 5} L${x - 6} ${y - 5} Z` }),
 ];
+const dashOf = (i) => DASHES[(i + Math.floor(i / MARKS.length)) % DASHES.length]; // marks come again
 const FRAME = { left: 72, right: 600, top: 16, bottom: 214 };
 
 function curve(comparison) {
@@ -49,8 +50,8 @@ function series(comparison, points, i) {
   const mark = MARKS[i % MARKS.length];
   return svg(
     "g",
-    { class: `series s${i % MARKS.length}` },
-    svg("path", { class: "line", d: path, "stroke-dasharray": DASHES[i % DASHES.length] }),
+    { class: `series s${i}` },
+    svg("path", { class: "line", d: path, "stroke-dasharray": dashOf(i) }),
     points.map((point) => {
       const shape = mark(point.x, point.y);
       shape.classList.add(comparison.isSame(point.run) ? "filled" : "hollow");
@@ -63,9 +64,9 @@ function names(comparison) {
   return el("p", { class: "names" }, comparison.methods.map((method, i) => {
     const shape = MARKS[i % MARKS.length](20, 8);
     shape.classList.add("filled");
-    const line = svg("path", { class: "line", d: "M0 8 L40 8", "stroke-dasharray": DASHES[i % DASHES.length] });
+    const line = svg("path", { class: "line", d: "M0 8 L40 8", "stroke-dasharray": dashOf(i) });
     const sample = svg("svg", { viewBox: "0 0 40 16", width: 40, height: 16, "aria-hidden": "true" },
-      svg("g", { class: `series s${i % MARKS.length}` }, line, shape));
+      svg("g", { class: `series s${i}` }, line, shape));
     return el("span", { class: "key" }, sample, method);
   }));
 }

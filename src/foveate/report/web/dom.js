@@ -50,7 +50,7 @@ function milliseconds(value) {
 }
 
 function plural(count, word) {
-  return `${kept(count)} ${word}${count === 1 ? "" : "s"}`;
+  return `${kept(count)} ${word}${kept(count) === "1" ? "" : "s"}`;
 }
 
 function section(id, title, text, ...children) {

@@ -60,11 +60,13 @@ function spread(comparison, run) {
   const values = run.layers.map((layer) => layer.visual);
   const [low, high] = [Math.min(...values), Math.max(...values)];
   if (low === high) return `Every layer keeps ${plural(low, "visual token")}.`;
+  if (kept(low) === kept(high)) return `Every layer keeps about ${plural(low, "visual token")}.`;
   return `Between ${kept(low)} and ${plural(high, "visual token")} a layer.`;
 }
 
 function layerTable(comparison, run) {
-  if (run.full || run.error) return el("p", {}, "Every layer keeps everything.");
+  if (run.error) return el("p", {}, "This run failed, and no layer keeps anything.");
+  if (run.full) return el("p", {}, "Every layer keeps everything.");
   const names = [...new Set(run.layers.flatMap((layer) => Object.keys(layer.numbers)))];
   const heads = ["layer", "visual", "text", "stored as", "bytes", "of", ...names];
   const rows = run.layers.map((layer) => [

@@ -25,18 +25,11 @@ function changes(state) {
 
 // The budget to begin with: the smallest at which some method still answers like the full cache.
 function beginning(comparison) {
-  const good = comparison.budgets.find((budget) =>
-    comparison.methods.some((method) => {
-      const run = comparison.run(method, budget);
-      return !run.full && !run.error && comparison.isSame(run);
-    }),
-  );
-  const budget = good ?? comparison.budgets[0];
-  const method = comparison.methods.find((name) => {
-    const run = comparison.run(name, budget);
-    return !run.error && comparison.isSame(run);
-  });
-  return { budget, method: method ?? comparison.methods[0] };
+  const { budgets, methods } = comparison;
+  const all = budgets.flatMap((budget) => methods.map((method) => comparison.run(method, budget)));
+  const runs = all.filter((run) => !run.full && !run.error);
+  const { budget, method } = runs.find((run) => comparison.isSame(run)) ?? runs[0];
+  return { budget, method };
 }
 
 async function loadedImages(comparison) {
@@ -62,7 +55,7 @@ function header(comparison) {
     "header",
     {},
     brand(),
-    el("p", { class: "about" }, el("span", {}, `model: ${comparison.model}`), el("span", {}, tokens)),
+    el("p", { class: "about" }, el("span", {}, "model: ", el("bdi", {}, comparison.model)), el("span", {}, tokens)),
   );
 }
 

@@ -117,7 +117,8 @@ function toldOf(comparison, state, place, shares) {
   const start = name ? `${place.view.name}, ${at.toLowerCase()}` : at;
   if (place.token < 0) return `${start}: no token.`;
   const share = shares[place.token];
-  const all = state.layer === EVERY ? "layers and heads" : "its heads";
+  const every = state.head === EVERY ? "layers and heads" : "layers";
+  const all = state.layer === EVERY ? every : "its heads";
   const words = share >= 1 ? "kept everywhere" : share <= 0 ? "not kept" : `kept in ${percent(share)} of ${all}`;
   if (!comparison.looks) return `${start}: ${words}.`;
   return `${start}: ${words}; gets ${percent(comparison.looked(state.layer)[place.token])} of the looks at the prompt.`;

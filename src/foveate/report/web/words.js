@@ -10,7 +10,7 @@ function prompt(comparison, state, change) {
     const run = comparison.run(state.method, state.budget);
     const shares = comparison.shares(run, "text", state.layer, state.head);
     const observers = comparison.observers(run, state.layer);
-    box.replaceChildren(...pieces(comparison, shares, observers));
+    box.replaceChildren(...pieces(comparison, run.error ? null : shares, observers));
     note.textContent = toldOfWords(run, shares, observers, state);
   });
   return section(
@@ -32,20 +32,22 @@ function pieces(comparison, shares, observers) {
       const name = comparison.pictures.length > 1 && piece.picture >= 0 ? ` of picture ${piece.picture + 1}` : "";
       return el("span", { class: "run" }, `${number(piece.visual)} visual tokens${name}`);
     }
-    const share = shares[at];
+    const share = shares && shares[at];
     const watches = observers ? observers[at] : 0;
     at += 1;
     return word(piece, share, watches);
   });
 }
 
+// A token of text; `share` is null where nothing is known of it.
 function word(piece, share, watches) {
+  const text = piece.text.replace(/\n/g, "⏎").replace(/^ | $/g, "\u00a0") || "∅";
+  if (share === null) return el("span", { class: piece.special ? "word special" : "word" }, text);
   const kinds = ["word", piece.special ? "special" : "", share > 0 ? "stays" : "goes", watches > 0 ? "observes" : ""];
   const told = [share >= 1 ? "kept" : share > 0 ? `kept by ${percent(share)}` : "not kept"];
   if (watches > 0) told.push(watches >= 1 ? "observes" : `observes in ${percent(watches)} of layers`);
-  const text = piece.text.replace(/\n/g, "⏎").replace(/^ | $/g, "\u00a0");
   const made = el("span", { class: kinds.filter(Boolean).join(" "), title: told.join("; ") },
-    text || "∅", el("span", { class: "hidden" }, ` (${told.join("; ")}) `));
+    text, el("span", { class: "hidden" }, ` (${told.join("; ")}) `));
   made.style.setProperty("--kept", String(share));
   made.style.setProperty("--watches", String(watches));
   return made;
