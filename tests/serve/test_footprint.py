@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from engines import METHODS, Heard, Prompter, ask, engine_of, made, model_of, plain, run
+from engines import METHODS, Heard, Prompter, ask, engine_of, made, model_of, plain, ready, run
 from families import BY_NAME
 from foveate.errors import UnsupportedModel
 from foveate.hf.attach import Lease
@@ -30,6 +30,22 @@ def test_a_prompt_takes_what_was_expected(name, number):
         assert expected == there
     assert (footprint.alone is None) == (name in ("qwen2-vl", "llava-1.5"))
     assert (footprint.fixed > 0) == (name == "qwen3.5")
+
+
+def test_windows_take_what_was_expected_while_a_text_is_read():
+    family = BY_NAME["gemma3"]
+    engine = engine_of(family, model_of(family), chunk=15, max_new_tokens=1)
+    ids = torch.arange(31)[None] % 7 + 100
+    text = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    engine.processor.inputs = lambda number: dict(text)
+    heard = Heard()
+    request = engine.submit(ask(0, "full"), heard)
+    ready(engine)
+    expected = request.reserved
+    while engine.step():
+        assert engine.stats().kv_bytes <= expected
+    engine.stop()
+    assert heard.end.kv["chunks"] == (3 if heard.end.kv["whole"] is None else 1)
 
 
 def test_a_model_that_cannot_decode_together_answers_alone(monkeypatch):

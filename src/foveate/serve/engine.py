@@ -23,7 +23,7 @@ from foveate.methods.baselines import full
 from foveate.serve.admission import Admission
 from foveate.serve.asking import Ask, Event, Stats, check_within
 from foveate.serve.batch import Batch
-from foveate.serve.footprint import Footprint, held
+from foveate.serve.footprint import Footprint, held, let_go
 from foveate.serve.prompts import Prompts
 from foveate.serve.reading import reading
 from foveate.serve.request import Request
@@ -149,6 +149,7 @@ class Engine:
         if request is None:
             return
         paced = self._proceed(request)
+        let_go(request.cache)
         if request.ended or not request.tokens:
             return
         stored = held(request.cache)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from foveate.cache.dense import owned
 from foveate.hf.attach import Lease
 from foveate.hf.cache import CompressedCache
 from foveate.hf.kinds import visual_ids
@@ -14,7 +15,7 @@ from foveate.hf.measure import native_bytes
 from foveate.hf.rows import Rows, lonely
 from foveate.methods.baselines import full
 
-__all__ = ["Footprint", "held"]
+__all__ = ["Footprint", "held", "let_go"]
 
 PROBE = 4  # tokens
 
@@ -60,6 +61,15 @@ def held(cache: CompressedCache) -> int:
     """Return the bytes that all layers of a cache hold now."""
     native = (layer for layer in cache.layers if layer not in cache.compressed_layers)
     return sum(layer.nbytes for layer in cache.compressed_layers) + sum(map(native_bytes, native))
+
+
+def let_go(cache: CompressedCache) -> None:
+    """Have windows hold what they show, and not all of the pass that they cut it from."""
+    for layer in cache.layers:
+        for name in ("keys", "values") if layer not in cache.compressed_layers else ():
+            shown = getattr(layer, name, None)
+            if isinstance(shown, torch.Tensor):
+                setattr(layer, name, owned(shown))
 
 
 def _ids(model: Any, tokens: int) -> list[int]:
