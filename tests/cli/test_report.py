@@ -64,6 +64,13 @@ def test_entries_have_options(run, page, tmp_path):
     assert [one["method"] for one in data(out)["runs"]] == ["random", "snapkv(window=3)"]
 
 
+def test_an_entry_alone_is_the_only_method(run, page, tmp_path):
+    out = tmp_path / "seen.html"
+    words = ("--entry", "snapkv", "--keep", "0.5", "--out", out)
+    assert run("report", page, "AB?", *words, *QUICK).code == 0
+    assert [one["method"] for one in data(out)["runs"]] == ["snapkv"]
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -72,6 +79,8 @@ def test_entries_have_options(run, page, tmp_path):
         (["--model", "somebody/model"], "came without a picture"),
         (["PAGE", "AB?", "--methods", "snapkw"], "did you mean 'snapkv'"),
         (["PAGE", "AB?", "--methods", "full"], "name another method"),
+        (["PAGE", "AB?", "--methods", ""], "names no method"),
+        (["PAGE", "AB?", "--methods", "random,random"], "method random came twice"),
         (["PAGE", "AB?", "--keep", "much"], "is not a number"),
         (["PAGE", "AB?", "--out", "no/such/folder/a.html"], "cannot be written"),
     ],

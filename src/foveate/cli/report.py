@@ -32,7 +32,12 @@ Words = Annotated[
     ),
 ]
 Methods = Annotated[
-    str, typer.Option("--methods", help="Names from `foveate methods`, commas between them.")
+    str | None,
+    typer.Option(
+        "--methods",
+        help=f"Names from `foveate methods`, commas between them; {METHODS} if neither these nor "
+        "--entry is given.",
+    ),
 ]
 Entries = Annotated[
     list[str] | None,
@@ -56,7 +61,7 @@ Out = Annotated[Path, typer.Option("--out", help="The file to write.")]
 @console.reported
 def command(
     words: Words = None,
-    methods: Methods = METHODS,
+    methods: Methods = None,
     entry: Entries = None,
     option: Options = None,
     keep: Keep = KEEPS,
@@ -79,7 +84,7 @@ def command(
     from foveate.report.document import check
 
     check(out)
-    entries = chosen_entries(methods, entry, option)
+    entries = chosen_entries(METHODS if methods is None and not entry else methods, entry, option)
     keeps = options.several("--keep", keep, options.parse_keep, KEEPS)
     pictures, question = _asked(words, model, max_pixels)
     with console.only_stderr():
