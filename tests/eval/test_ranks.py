@@ -204,6 +204,18 @@ def test_a_part_that_somebody_writes_to_is_refused(path):
         begun(path, 5)
 
 
+def test_answers_that_went_to_another_folder_are_missed(path):
+    class Afar(ranks.Alone):
+        """The first of two processes, of which the other has a disk of its own."""
+
+        def take(self, units):
+            return iter(units[::2])
+
+    with pytest.raises(FoveateError, match="20 answers of other processes are not in its folder"):
+        begun(path, 4, team=Afar())
+    assert len(begun(path, 4).records) == 40
+
+
 def test_only_a_launcher_s_environment_makes_a_team(monkeypatch):
     assert ranks.launched(TORCHRUN)
     assert not ranks.launched(TORCHRUN | {"WORLD_SIZE": "1"})

@@ -12,13 +12,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from foveate.errors import InputError
+from foveate.errors import FoveateError, InputError
 from foveate.eval.entry import FULL, Entry, Keep
 from foveate.eval.log import Journal, Log, check_same
 from foveate.eval.origin import Identity, origin
 from foveate.eval.parts import adopt, part
 from foveate.eval.ranks import Alone, Team
-from foveate.eval.record import Cell, Run
+from foveate.eval.record import Cell, Record, Run
 from foveate.eval.task import Task
 from foveate.eval.unit import Setting, Unit, Work
 from foveate.eval.workers import Here, Processes
@@ -132,7 +132,7 @@ def run(
             with nullcontext(main[0]) if main else Journal(part(path, team.rank)) as journal:
                 _carry_out(plan, work, grid, workers, team, journal, on_progress)
             team.wait()
-        return team.same(lambda: _whole(main[0]))
+        return team.same(lambda: _whole(main[0], grid, plan.progress.total))
 
 
 @dataclass(frozen=True)
@@ -186,9 +186,15 @@ def _begin(one: Run, journal: Journal, team: Team) -> None:
         journal.begin(one)
 
 
-def _whole(journal: Journal) -> Log:
+def _whole(journal: Journal, grid: Grid, total: int) -> Log:
     """Return what all processes have written."""
     adopt(journal)
+    missing = total - len(_records(journal.log, grid))
+    if missing > 0:
+        raise FoveateError(
+            f"{journal.path}: {missing} answers of other processes are not in its folder; let all "
+            "processes see the same one, and give the same command again"
+        )
     return journal.log
 
 
@@ -231,8 +237,13 @@ def _left(
 
 def _failed(log: Log, grid: Grid) -> int:
     """Return how many samples of the grid have failed."""
+    return sum(one.error is not None for one in _records(log, grid))
+
+
+def _records(log: Log, grid: Grid) -> list[Record]:
+    """Return what the log has of the grid."""
     cells = set(grid.cells())
-    return sum(one.cell in cells and one.error is not None for one in log.records)
+    return [one for one in log.records if one.cell in cells]
 
 
 def _run(who: Identity, work: Work, grid: Grid, workers: int, processes: int) -> Run:
