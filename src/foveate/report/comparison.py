@@ -66,9 +66,9 @@ def collect(
 
     A method is a name, or one with options such as "snapkv(window=16)". `inputs` is one prompt as
     the processor made it, where that is more than images and a question. `measured` also follows
-    the full answer token by token, for shares of attention and divergences; `settings` are those
-    of `compress`. A run that fails says why among the others; if all fail, or all budgets of a
-    method are impossible, the first error is raised.
+    the full answer token by token, for shares of attention and divergences; `settings` are
+    `storage` and `quantized` as for `compress`. A run that fails says why among the others; if all
+    fail, or all budgets of a method are impossible, the first error is raised.
     """
     tell = tell or _silent
     built = _built(methods, keeps)
