@@ -4,6 +4,7 @@ import gc
 import math
 import signal
 import threading
+import weakref
 from typing import Any
 
 import pytest
@@ -126,6 +127,36 @@ def test_what_has_failed_is_not_let_in(model):
     assert engine._waiting.next([]) is None
     run(engine)
     assert isinstance(request.sink.end, Failed)
+    engine.stop()
+
+
+def test_an_error_holds_nothing_that_was_being_read(model, monkeypatch):
+    engine, gone = engine_of(QWEN, model), []
+
+    def refuse(*_: Any, **__: Any) -> None:
+        picture = torch.zeros(9)
+        gone.append(weakref.ref(picture))
+        raise ValueError("no such picture")
+
+    monkeypatch.setattr(engine.processor, "apply_chat_template", refuse, raising=False)
+    heard = Heard()
+    engine.submit(ask(0), heard)
+    run(engine)
+    assert isinstance(heard.end.error.__cause__, ValueError)
+    assert gone[0]() is None
+    engine.stop()
+
+
+def test_who_cannot_be_prepared_for_does_not_wait(model, monkeypatch):
+    engine = engine_of(QWEN, model)
+
+    def full(*_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(engine._waiting._beside, "submit", full)
+    with pytest.raises(RuntimeError):
+        engine.submit(ask(0), Heard())
+    assert engine.stats().waiting == engine.stats().requests == 0 and not engine.step()
     engine.stop()
 
 

@@ -43,9 +43,9 @@ class Admission:
                 raise Busy("the engine is stopping; ask again when it is back")
             if len(self._waiting) >= self._queue:
                 raise Busy(f"{len(self._waiting)} requests wait already; ask again later")
+            self._beside.submit(self._make_ready, request)  # raises where no thread can start
             self._waiting.append(request)
             self.came += 1
-            self._beside.submit(self._make_ready, request)
             self._news.notify_all()
 
     def next(self, active: Sequence[Request]) -> Request | None:

@@ -18,7 +18,6 @@ from foveate.serve.settings import Settings
 
 __all__ = ["body", "prepared"]
 
-COLDEST = 1e-3
 COPIES = 3  # of a body: as it came, as text, and what base64 stood for
 
 
@@ -60,7 +59,7 @@ async def prepared(
     ask = Ask(
         messages=await _messages(asked, pictures, share),
         max_new_tokens=asked.max_tokens or asked.max_completion_tokens,
-        temperature=_temperature(asked),
+        temperature=asked.temperature,
         top_p=asked.top_p,
         seed=asked.seed,
         stop=asked.stops,
@@ -69,13 +68,6 @@ async def prepared(
         full=choice.full,
     )
     return ask, choice.told
-
-
-def _temperature(asked: ChatRequest) -> float | None:
-    """Return the temperature; one that would divide by next to nothing is none at all."""
-    if asked.temperature is not None and asked.temperature < COLDEST:
-        return 0.0
-    return asked.temperature
 
 
 def _check_size(asked: ChatRequest, settings: Settings) -> None:

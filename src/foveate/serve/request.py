@@ -95,9 +95,14 @@ class Request:
 
     def fail(self, error: BaseException) -> None:
         """Note that the request has failed."""
-        traceback.clear_frames(error.__traceback__)  # which hold keys, values and pictures
         if not self.ended:
             self.error = error
+        chain: list[BaseException] = []
+        behind: BaseException | None = error
+        while behind is not None and behind not in chain:  # an error may be its own cause
+            traceback.clear_frames(behind.__traceback__)  # which hold keys, values and pictures
+            chain.append(behind)
+            behind = behind.__cause__ or behind.__context__
 
     def last(self) -> Event:
         """Return the event that ends the request."""
