@@ -1,12 +1,15 @@
 """A grid without a model: tasks of numbers, and somebody who answers right or wrong by rote."""
 
+import gc
 import os
 import signal
+import struct
 import time
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing.connection import Connection
 from types import SimpleNamespace
 
 import torch
@@ -75,6 +78,9 @@ def _trouble(facts):
         raise {"memory": torch.OutOfMemoryError, "method": MethodError}[facts["raises"]]("no room")
     if "breaks" in facts:
         raise torch.AcceleratorError("an illegal memory access")
+    if facts.get("dies") == "while it speaks":
+        mine = next(x for x in gc.get_objects() if isinstance(x, Connection))
+        os.write(mine.fileno(), struct.pack("!i", 1000) + b"the beginning")
     if "dies" in facts:
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -194,8 +194,9 @@ def test_the_full_cache_is_there_once_even_if_it_is_named():
     assert [entry.label for entry, _ in grid.rows()] == ["full", "snapkv", "snapkv"]
 
 
-def test_processes_answer_what_one_does_although_some_die(path, tmp_path):
-    grid = rehearsal.grid(facts={3: {"dies": "always"}}, keeps=(0.5,))
+@pytest.mark.parametrize("dies", ["always", "while it speaks"])
+def test_processes_answer_what_one_does_although_some_die(path, tmp_path, dies):
+    grid = rehearsal.grid(facts={3: {"dies": dies}}, keeps=(0.5,))
     grid = dataclasses.replace(grid, tasks=grid.tasks[:1], entries=grid.entries[:1])
     log = rehearse(path, grid, workers=2)
     assert log.runs[0].settings["workers"] == 2

@@ -139,7 +139,7 @@ class _Worker:
         """
         try:
             said = self.connection.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):  # the latter in the middle of a message
             self._process.join()
             if not self._is_ready:
                 raise FoveateError(
