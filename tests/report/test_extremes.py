@@ -85,3 +85,12 @@ def test_marks_of_many_budgets_do_not_lie_on_one_another(show, values):
             .map((one) => one.textContent)""",
     )
     assert shown == ["10 %", "full"]
+
+
+def test_the_key_of_lost_looks_is_as_strong_as_that_of_kept_ones(show, comparison):
+    opened = show(comparison)
+    opened.change(looks=True)
+    strengths = opened.page.eval_on_selector_all(
+        ".swatch", "all => all.map((one) => getComputedStyle(one).opacity)"
+    )
+    assert strengths == ["1", "1"]
