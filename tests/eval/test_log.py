@@ -5,6 +5,7 @@ import errno
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 
@@ -227,6 +228,14 @@ def test_a_full_disk_loses_nothing_that_was_written(path, room, code, says):
     with Journal(path) as journal:
         journal.append([record("b"), record("c")])
     assert len(read_log(path).records) == 3
+
+
+def test_a_part_for_which_there_is_no_room_names_its_log(path):
+    with Journal(path.with_suffix(".part1"), path) as journal:
+        journal.begin(RUN)
+        journal._file = Full(journal._file, 0, errno.ENOSPC)
+        with pytest.raises(FoveateError, match=rf"part1: .* with --out {re.escape(str(path))}$"):
+            journal.append([record("a")])
 
 
 def test_an_interrupt_while_writing_leaves_whole_lines(path):

@@ -129,7 +129,8 @@ def run(
         plan = team.same(planned)
         on_progress(plan.progress)
         if plan.units:
-            with nullcontext(main[0]) if main else Journal(part(path, team.rank)) as journal:
+            own = nullcontext(main[0]) if main else Journal(part(path, team.rank), path)
+            with own as journal:
                 _carry_out(plan, work, grid, workers, team, journal, on_progress)
             team.wait()
         return team.same(lambda: _whole(main[0], grid, plan.progress.total))

@@ -59,12 +59,13 @@ def read_log(*paths: str | Path) -> Log:
 class Journal:
     """A log that is open for more records, and closed to everybody else who would write.
 
+    `out` is what a command calls it, if that is another file: the one that a part belongs to.
     What a crash left of a last line is cut off. Raises `InputError` if another run writes to the
     same file, or if the file is no log of this version.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, out: str | Path | None = None) -> None:
+        self.path, self._out = Path(path), out or path
         self._file = _opened(self.path)
         try:
             _lock(self._file, self.path)
@@ -126,9 +127,18 @@ class Journal:
         except BaseException as error:
             self._file.truncate(self._end)
             if isinstance(error, OSError):
-                raise _not_written(self.path, error, len(self.records)) from error
+                raise self._not_written(error) from error
             raise
         self._end += len(data)
+
+    def _not_written(self, error: OSError) -> FoveateError:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = "the disk is full" if full else f"it cannot be written to: {error.strerror or error}"
+        cure = "make room" if full else "mend that"
+        return FoveateError(
+            f"{self.path}: {what}; what is in it, {len(self.records)} answers, is safe; {cure}, "
+            f"then give the same command with --out {self._out}"
+        )
 
 
 def check_named(before: Sequence[Run], now: Mapping[str, Mapping[str, str]], path: Path) -> None:
@@ -274,13 +284,3 @@ def _lock(file: IO[bytes], path: Path) -> None:
         raise InputError(
             f"another run is writing to {path}; wait for it, or give another file with --out"
         ) from None
-
-
-def _not_written(path: Path, error: OSError, count: int) -> FoveateError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    what = "the disk is full" if full else f"it cannot be written to: {error.strerror or error}"
-    cure = "make room" if full else "mend that"
-    return FoveateError(
-        f"{path}: {what}; what is in it, {count} answers, is safe; {cure}, then give the same "
-        f"command with --out {path}"
-    )
