@@ -37,6 +37,18 @@ def test_plain_lists_are_columns_too(generate, rows):
     assert [*generate(rows.columns)["answer"]] == rows.said
 
 
+class Series(list):
+    """A column of a data frame whose rows were sorted: labels are not places."""
+
+    def __getitem__(self, label):
+        return list(self)[-1 - label]
+
+
+def test_columns_of_data_frames_are_read_in_order(generate, rows):
+    series = {name: Series(column) for name, column in rows.columns.items()}
+    assert [*generate(series)["answer"]] == rows.said
+
+
 def test_pictures_may_come_in_any_form(generate, rows, loaded, tmp_path):
     page = pages(1)[0].pages[0].convert("RGB")
     data, text = png(page), rows.columns["question"][0]

@@ -75,12 +75,13 @@ class BatchGenerator:
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Return the batch with answers; raises `InputError` only where columns do not fit."""
         carried = self._carried(batch)
-        rows = range(len(batch[self._reader.image]))
+        read = {name: list(batch[name]) for name in self._reader.columns}  # a Series has labels
+        rows = range(len(read[self._reader.image]))
         found: dict[int, Told | str] = {}
         samples: dict[int, Sample] = {}
         for row in rows:
             try:
-                cells = {name: batch[name][row] for name in self._reader.columns}
+                cells = {name: column[row] for name, column in read.items()}
                 samples[row] = self._reader.sample(str(row), cells)
             except Exception as error:
                 found[row] = _words(error)
