@@ -1,5 +1,7 @@
 """The page of what nobody thought of: other scripts, long answers, many methods, failures."""
 
+from foveate.report.words import difference
+
 
 def test_what_is_read_from_right_to_left_begins_there(show, values):
     values["question"] = "ما هو لون السيارة؟"
@@ -94,3 +96,14 @@ def test_the_key_of_lost_looks_is_as_strong_as_that_of_kept_ones(show, compariso
         ".swatch", "all => all.map((one) => getComputedStyle(one).opacity)"
     )
     assert strengths == ["1", "1"]
+
+
+def test_answers_keep_their_lines(show, values):
+    run = values["runs"][0]
+    values["full"]["answer"], run["answer"] = "one\ntwo", "one two"
+    run["parts"] = difference("one\ntwo", "one two")
+    opened = show(values)
+    opened.change(method="aircache", budget="50 %")
+    assert opened.text("#verdict").endswith("with other spaces or lines between them.")
+    opened.change(budget="full")
+    assert opened.text("#answer") == "one\ntwo"

@@ -49,6 +49,9 @@ function verdictOf(comparison, run) {
   if (run.error) return [sign(false), "This run failed; the others are complete."];
   if (run.full) return [sign(true), "What every other answer is compared with."];
   if (comparison.isSame(run)) return [sign(true), "The same as with the full cache."];
+  if (run.parts?.every(([kind]) => kind === "same")) {
+    return [sign(false), "The words of the full cache, with other spaces or lines between them."];
+  }
   if (Math.max(run.answer.length, comparison.full.answer.length) > LONG) {
     return [sign(false), "Not what the full cache says: struck words are missing here, underlined ones are new."];
   }
