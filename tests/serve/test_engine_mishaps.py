@@ -13,7 +13,7 @@ import torch
 from engines import Heard, ask, engine_of, model_of, plain, ready, run
 from families import BY_NAME
 from foveate.errors import InputError
-from foveate.serve.asking import Ask, Done, Failed
+from foveate.serve.asking import Ask, Done, Failed, Held
 from foveate.serve.engine import Engine
 from foveate.serve.footprint import Footprint
 from foveate.serve.turnstile import Paced, Turnstile
@@ -100,6 +100,20 @@ def test_a_sink_may_stop_the_engine(model):
     assert isinstance(events[-1], Done) and events[-1].reason == "cancelled"
     assert other.end.reason == "cancelled"
     engine.stop()
+
+
+def test_a_sink_may_stop_the_engine_that_it_steps(model):
+    engine, events = engine_of(QWEN, model), []
+
+    def stopping(event: Any) -> None:
+        events.append(event)
+        engine.stop()
+
+    engine.submit(ask(0, "aircache", held=True), stopping)
+    run(engine)
+    assert not model._forward_hooks
+    assert isinstance(events[0], Held) and events[-1].reason == "cancelled"
+    assert [isinstance(event, Done) for event in events].count(True) == 1
 
 
 def test_an_engine_that_nobody_stopped_leaves_the_model_as_it_was(model, monkeypatch):

@@ -207,11 +207,11 @@ class Engine:
 
     def _tell(self, request: Request) -> None:
         """Hand over the events of a request; whoever cannot take them wants no more."""
-        events, request.events = request.events, []
         try:
-            for event in events:
-                request.sink(event)
+            while request.events:  # which a sink that stops the engine has told in between
+                request.sink(request.events.pop(0))
         except Exception:
+            request.events.clear()
             request.cancelled = True
             request.end("cancelled")
 
