@@ -131,3 +131,12 @@ def test_a_picture_behind_a_video_is_drawn_on(session):
     pixels = np.asarray(shown, int)
     red = (pixels[..., 0] - pixels[..., 1]) > 40
     assert not red[:, :448].any() and red[:, 460:].any()
+
+
+def test_pages_of_many_patches_are_drawn_larger(loaded):
+    page = Image.new("RGB", (20 * 16, 28 * 16), "white")
+    inputs = answers.prepare(loaded, [page], "AB?")
+    with foveate.compress(loaded.model, foveate.random(keep=0.2)) as session:
+        loaded.model.generate(**inputs, max_new_tokens=1, do_sample=False)
+    for shown in (session.report.show([page]), session.report.show()):
+        assert shown.image.size == (20 * 24, 28 * 24)

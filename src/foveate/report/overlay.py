@@ -21,7 +21,9 @@ __all__ = ["Overlay", "overlay"]
 
 PAPER, INK, MARK = (255, 255, 255), (22, 25, 28), (10, 106, 102)
 GREY = (104, 112, 116)  # of what is kept, where there is no picture
-HEIGHT, WIDTH, GAP = 448, 1792, 12  # most pixels of a panel and of a row, and between two
+PATCH = 24  # pixels of a row of tokens, within
+LOW, HIGH = 448, 1024  # those of a panel
+WIDTH, GAP = 1792, 12  # most pixels of a line of panels, and between two
 FADED, LEAST = 0.44, 0.45  # how much is left of what nobody keeps, and how clear the least kept is
 
 
@@ -114,11 +116,11 @@ def _panel(
 
 def _size(picture: Picture, views: Sequence[View], image: Image.Image | None) -> tuple[int, int]:
     """Return width and height of a panel in the picture's shape, or in that of its grid."""
-    shape: tuple[float, float] | None = image.size if image is not None else picture.size
-    if shape is None:
-        left, top, right, bottom = views[0].box
-        shape = (views[0].columns / (right - left), views[0].rows / (bottom - top))
-    scale = min(HEIGHT / shape[1], WIDTH / shape[0])
+    left, top, right, bottom = views[0].box
+    grid = (views[0].columns / (right - left), views[0].rows / (bottom - top))
+    shape = (image.size if image is not None else picture.size) or grid
+    height = min(max(LOW, PATCH * grid[1]), HIGH)
+    scale = min(height / shape[1], WIDTH / shape[0])
     return max(round(scale * shape[0]), 1), max(round(scale * shape[1]), 1)
 
 
