@@ -107,3 +107,10 @@ def test_answers_keep_their_lines(show, values):
     assert opened.text("#verdict").endswith("with other spaces or lines between them.")
     opened.change(budget="full")
     assert opened.text("#answer") == "one\ntwo"
+
+
+def test_what_is_evicted_while_it_writes_is_said(show, values):
+    values["runs"][0]["late"] = True
+    notes = show(values).text("#numbers .notes")
+    assert "aircache at 50 %: evicts while it writes" in notes
+    assert "aircache at 50 %: attention kept is that on what the prompt left" in notes

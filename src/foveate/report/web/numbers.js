@@ -52,6 +52,7 @@ function notes(comparison) {
   for (const run of comparison.runs) {
     const all = [...(run.notes ?? [])];
     if (run.late) all.push("evicts while it writes: what is shown is kept when the answer is complete");
+    if (run.late && run.fidelity) all.push("attention kept is that on what the prompt left, before the first token");
     for (const note of all) {
       told.set(note, [...(told.get(note) ?? []), `${run.method} at ${run.budget}`]);
     }
