@@ -1,5 +1,7 @@
 """What is known of the patches of an image, however it came to the model."""
 
+import inspect
+
 import pytest
 import torch
 
@@ -50,3 +52,18 @@ def test_a_later_call_does_not_inherit_images():
     cache = cache_of(model)
     gold.generate(model, inputs, past_key_values=cache, max_new_tokens=1)
     assert cache.grids == {}
+
+
+def test_a_cache_made_among_the_arguments_is_refused_where_it_would_not_hear_of_grids():
+    model, inputs = QWEN.build(), QWEN.inputs(1)
+    expected = gold.generate(model, inputs, past_key_values=cache_of(model)).sequences
+    options = {**inputs, "do_sample": False, "max_new_tokens": expected.shape[1]}
+    options["max_new_tokens"] -= inputs["input_ids"].shape[1]
+    encodes_ahead = "mm_encoder_outputs" in inspect.signature(type(model).forward).parameters
+    if not encodes_ahead:  # older releases hand the grids to the forward pass
+        assert torch.equal(model.generate(**options, past_key_values=cache_of(model)), expected)
+        return
+    with pytest.raises(foveate.CacheError, match="on a line of its own"):
+        model.generate(**options, past_key_values=cache_of(model))
+    cache = cache_of(model)
+    assert torch.equal(model.generate(**options, past_key_values=cache), expected)

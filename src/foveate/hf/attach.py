@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from foveate.errors import CacheError, InputError
 from foveate.hf import kinds
 from foveate.hf.attention import attention_seam
-from foveate.hf.generate import Owner, cache_of, replace_generate
+from foveate.hf.generate import Owner, SeamCache, cache_of, replace_generate
 from foveate.hf.parallel import head_group
 from foveate.hf.rotation import rotation
 from foveate.hf.static import Steps
@@ -39,6 +39,8 @@ class Attachment:
         self.model_name = type(model).__name__
         self.rotation = rotation(model, self.text_config)
         self.group = head_group(model)
+        forward: Any = model.forward
+        self.takes_grids = not {*kinds.GRIDS}.isdisjoint(inspect.signature(forward).parameters)
         self.steps = Steps(model)
         self.session: Owner | None = None
         self._uses = 0
@@ -77,6 +79,21 @@ class Attachment:
             placeholder=self.placeholder(kwargs),
             visual_mask=visual_mask,
         )
+
+    def check_told(self, cache: SeamCache, kwargs: Mapping[str, Any]) -> None:
+        """Raise `CacheError` for pictures that an untold `generate` encoded without their grids.
+
+        Python looks `model.generate` up before it makes a cache that stands among its arguments.
+        """
+        encoded = kwargs.get("mm_encoder_outputs") and self.takes_grids
+        known = cache.grids or any(kwargs.get(name) is not None for name in kinds.GRIDS)
+        if encoded and not known and cache.turn.expected is None:
+            raise CacheError(
+                "generate was looked up before this cache was made, and so nobody told the cache "
+                "of the prompt; make the cache on a line of its own, cache = "
+                "CompressedCache(model, method), and then model.generate(..., "
+                "past_key_values=cache)"
+            )
 
     def placeholder(self, kwargs: Any) -> Tensor | None:
         """Return the placeholders' embeddings [n, C], for calls with embeddings and features."""
@@ -148,6 +165,7 @@ def _before(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
             f"this cache was made for another {cache.lease.attachment.model_name}; make one with "
             "CompressedCache(model, method) for the model that runs"
         )
+    attachment.check_told(cache, kwargs)
     tokens = _new_tokens(kwargs)
     cache.close()  # left open by an interrupt
     try:
