@@ -165,9 +165,11 @@ def made(line):
     assert all(f"\n{name}:" in MAKEFILE for name in names), line
     if names == ["help"]:
         return [f"make -f {ROOT / 'Makefile'} help"]
+    inside = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")  # set where make runs the tests
     told = subprocess.run(
         ["make", "-n", "-o", "setup", "VENV=.", *words[1:]],
         cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name not in inside},
         capture_output=True,
         text=True,
         check=True,

@@ -191,7 +191,15 @@ class Counts(torch.nn.Module):
     logits = torch.zeros(1, 1, 1)
 
 
-def test_an_interrupt_waits_for_the_pass_that_goes_on():
+@pytest.fixture
+def interruptible():
+    """Interrupts are heard, also where a shell started the tests in the background."""
+    held = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, held)
+
+
+def test_an_interrupt_waits_for_the_pass_that_goes_on(interruptible):
     model = Counts(at=2)
     turnstile = Turnstile(model)
     paced = Paced(lambda: [model(number) for number in range(4)])

@@ -40,7 +40,7 @@ class ServeSetting:
     hidden: int = 512
     side: int = 32
     fit: int = 4
-    clients: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    clients: tuple[int, ...] = (1, 4, 16, 32)
     asks: int = 2
     answer: int = 128
     chunk: int | None = 512  # tokens of a pass over a prompt
@@ -49,7 +49,7 @@ class ServeSetting:
     seed: int = 20260
     device: str = "cpu"
     dtype: str = "float32"
-    rounds: int = 3
+    rounds: int = 2
     clock: str = "wall"
 
     def __post_init__(self) -> None:

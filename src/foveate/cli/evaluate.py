@@ -167,7 +167,7 @@ def command(
 
 
 def _now() -> str:
-    return f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    return f"{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"
 
 
 def _doing(now: Any) -> str:
