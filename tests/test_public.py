@@ -96,7 +96,8 @@ def test_importing_does_not_import_transformers():
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-ASKING = ("eval/answering.py", "serve/")  # who calls generate, and chooses tokens as it does
+# who calls generate, and chooses tokens as it does
+ASKING = ("eval/answering.py", "serve/reading.py", "serve/sampling.py")
 # models that are timed, beside the native caches of transformers
 MEASURED = ("bench/model.py", "bench/shapes.py", "bench/peer_worker.py")
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import foveate
 import gold
+from engines import RECIPES
 from families import BY_NAME
 from foveate.errors import CacheError
 from foveate.hf import rows as module
@@ -24,13 +25,6 @@ FAMILIES = [
     BY_NAME[name] for name in ("qwen2-vl", "qwen3-vl", "llava-1.5", "llava-onevision", "llama")
 ]
 EVERY = pytest.mark.parametrize("family", FAMILIES, ids=str)
-RECIPES = (
-    (5, ("image", 0), 7),
-    (4, ("image", 1), 9),
-    (2, ("image", 0), 3, ("image", 2), 5),
-    (11, ("image", 3), 2),
-    (3, 9),
-)
 METHODS = {
     "full": lambda: foveate.method("full"),
     "adakv": lambda: foveate.method("adakv", keep=0.3, window=4, scope="visual"),

@@ -16,7 +16,7 @@ from typing import Any
 from foveate.errors import InputError
 from foveate.report.comparison import Comparison
 
-__all__ = ["check", "digest", "island", "page", "script", "style", "write"]
+__all__ = ["check", "digest", "frame", "island", "page", "script", "style", "write"]
 
 STYLES = ("page.css", "panel.css", "controls.css", "details.css", "words.css", "print.css")
 SCRIPTS = (
@@ -45,12 +45,24 @@ def page(comparison: Comparison | Mapping[str, Any]) -> str:
         f"default-src 'none'; img-src data:; style-src {digest(styles)}; "
         f"script-src {digest(scripts)}; base-uri 'none'; form-action 'none'"
     )
+    head = (
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="referrer" content="no-referrer">'
+    )
+    told = {"version": __version__, **values}
+    return frame(values["question"], head, styles, scripts, comparison=told)
+
+
+def frame(about: str, head: str, styles: str, scripts: str, **told: Mapping[str, Any]) -> str:
+    """Return a page about something, with one value that its scripts find under its name."""
+    ((name, values),) = told.items()
     return Template(_text("page.html")).substitute(
-        policy=policy,
-        title=html.escape(f"{values['question'][:80]} · Foveate"),
+        title=html.escape(f"{about[:80]} · Foveate"),
+        head=head,
         style=styles,
         script=scripts,
-        data=island({"version": __version__, **values}),
+        name=name,
+        data=island(values),
     )
 
 

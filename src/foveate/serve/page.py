@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 from importlib import resources
-from string import Template
 from typing import Any
 
 from anyio.to_thread import run_sync
@@ -19,7 +17,7 @@ import foveate
 from foveate.cli.models import Loaded
 from foveate.errors import InputError
 from foveate.report.comparison import told_keep
-from foveate.report.document import digest, island, script, style
+from foveate.report.document import digest, frame, script, style
 from foveate.report.words import difference
 from foveate.serve import intake
 from foveate.serve.look import Look
@@ -90,12 +88,8 @@ def _page(settings: Settings) -> tuple[str, dict[str, str]]:
     """Return the page, and the headers that allow it what is in it and nothing else."""
     styles = style(*map(_text, STYLES))
     scripts = script(*map(_text, SCRIPTS))
-    text = Template(_text("live.html")).substitute(
-        title=html.escape(f"{settings.model[:80]} · Foveate"),
-        style=styles,
-        script=scripts,
-        data=island(_told(settings)),
-    )
+    head = '<link rel="icon" href="data:,">'
+    text = frame(settings.model, head, styles, scripts, server=_told(settings))
     policy = (
         "default-src 'none'; connect-src 'self'; img-src data:; "
         f"style-src {digest(styles)}; script-src {digest(scripts)}; "

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-import transformers
 from jinja2 import TemplateError
 
 from foveate.cli.answers import processed
 from foveate.cli.models import Loaded
 from foveate.errors import InputError
-from foveate.hf.kinds import has_features, visual_ids
-from foveate.hf.support import has_grid_positions, optional
+from foveate.hf.chunks import whole
+from foveate.hf.kinds import visual_ids
+from foveate.hf.support import optional
 from foveate.serve.asking import Ask, TooLarge
 from foveate.serve.footprint import Footprint
 from foveate.serve.request import Request
@@ -38,10 +37,6 @@ class Prompts:
         self._room: int | None = optional(text, "max_position_embeddings")
         self._visual = torch.tensor(visual_ids(model.config), dtype=torch.long)
         self._ends = _ends(model, self._tokenizer)
-        parameters = set(inspect.signature(model.forward).parameters)
-        self._encodes = "mm_encoder_outputs" in parameters
-        self._grid = has_grid_positions(text)
-        self._both_ways = "token_type_ids" in parameters  # the parts of a picture see each other
 
     def prepare(self, request: Request) -> None:
         """Fill in what the prompt says; raises what is wrong with it."""
@@ -57,7 +52,7 @@ class Prompts:
         request.ask = replace(request.ask, messages=())  # whose pictures nobody needs again
         request.inputs, request.seen, request.prompt = inputs, ids[0].tolist(), ids.shape[1]
         request.visual = int(torch.isin(ids.cpu(), self._visual).sum())
-        request.chunked = self._whole(inputs)
+        request.chunked = whole(self._loaded.model, inputs)
         self._limit(request)
         self._voice(request)
 
@@ -95,16 +90,6 @@ class Prompts:
 
     def _decode(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
-
-    def _whole(self, inputs: Any) -> str | None:
-        """Return why a prompt cannot be read in chunks with the same result."""
-        if int(transformers.__version__.partition(".")[0]) < 5:
-            return "this release of transformers reads prompts whole; 5.0 and later take chunks"
-        if (has_features(inputs) or self._grid) and not self._encodes:
-            return "this model, or this release of it, reads pictures together with all the text"
-        if has_features(inputs) and self._both_ways:
-            return "the parts of a picture see each other in this model, so they are read together"
-        return None
 
 
 def _ends(model: Any, tokenizer: Any) -> frozenset[int]:
