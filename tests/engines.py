@@ -11,8 +11,8 @@ from transformers import BatchFeature, LogitsProcessor
 from families import SPECIAL, Family
 from foveate.hf.cache import CompressedCache
 from foveate.methods import method as method_named
-from foveate.serve.asking import Ask, Done, Event, Failed, Piece
 from foveate.serve.engine import Engine
+from foveate.serve.engine.asking import Ask, Done, Event, Failed, Piece
 
 RECIPES = (
     (5, ("image", 0), 7),

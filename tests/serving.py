@@ -18,8 +18,8 @@ from foveate import tiny
 from foveate.cli.answers import answer, prepare_chats
 from foveate.cli.models import Loaded
 from foveate.serve import create_app
-from foveate.serve.asking import Ask, Done, Failed, Piece
-from foveate.serve.page import add_page
+from foveate.serve.engine.asking import Ask, Done, Failed, Piece
+from foveate.serve.ui.page import add_page
 from foveate.tiny.documents import document
 
 CHAT = "/v1/chat/completions"

@@ -97,7 +97,7 @@ def test_importing_does_not_import_transformers():
 
 
 # who calls generate, and chooses tokens as it does
-ASKING = ("eval/answering.py", "serve/reading.py", "serve/sampling.py")
+ASKING = ("eval/answering.py", "serve/engine/reading.py", "serve/engine/sampling.py")
 # models that are timed, beside the native caches of transformers
 MEASURED = ("bench/model.py", "bench/shapes.py", "bench/peer_worker.py")
 

@@ -12,7 +12,7 @@ import foveate
 import foveate.serve
 from foveate import tiny
 from foveate.serve import Engine, Settings
-from foveate.serve.asking import Chance, Done, Piece
+from foveate.serve.engine.asking import Chance, Done, Piece
 from serving import Script, ask_of, hello, messages, page, png, served, twin
 
 METHOD = {"method": "aircache", "options": {"keep": 0.3}}

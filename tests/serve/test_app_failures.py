@@ -9,7 +9,7 @@ import pytest
 
 from foveate.errors import InputError, MethodError
 from foveate.serve import Settings, logs
-from foveate.serve.asking import Busy, Failed, Piece, TooLarge
+from foveate.serve.engine.asking import Busy, Failed, Piece, TooLarge
 from serving import CHAT, Script, chat, hello, messages, problem, room, served
 
 ERRORS = [

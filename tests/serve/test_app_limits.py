@@ -9,7 +9,7 @@ import pytest
 
 from foveate.errors import InputError
 from foveate.serve import Settings
-from foveate.serve.asking import Done, Piece
+from foveate.serve.engine.asking import Done, Piece
 from serving import CHAT, Script, chat, hello, messages, problem, raw, room, served, until
 
 

@@ -16,8 +16,8 @@ from foveate.cli.answers import prepare
 from foveate.cli.models import Loaded
 from foveate.hf.session import compress
 from foveate.methods import method as method_named
-from foveate.serve.asking import Ask, Done
 from foveate.serve.engine import Engine
+from foveate.serve.engine.asking import Ask, Done
 from foveate.tiny.documents import document
 
 FAMILIES = [BY_NAME[x] for x in ("qwen2-vl", "qwen3-vl", "llava-1.5", "gemma3")]
@@ -173,16 +173,35 @@ def test_an_answer_ends_before_a_stop_string_and_at_any_of_several_ends():
     engine.stop()
 
 
-def test_a_repetition_penalty_of_the_model_s_is_heeded():
+WISHES = [
+    ("repetition_penalty", lambda before: 3.0),
+    ("no_repeat_ngram_size", lambda before: 1),
+    ("bad_words_ids", lambda before: [before[:1], before[2:4]]),
+    ("sequence_bias", lambda before: [[before[:1], -1e4]]),
+]
+
+
+@pytest.mark.parametrize(("option", "value"), WISHES, ids=lambda x: x if isinstance(x, str) else "")
+def test_what_the_generation_config_says_of_tokens_is_heeded(option, value):
     family = BY_NAME["llava-1.5"]
     model = model_of(family)
     before = plain(family, model, 1, "aircache")
-    model.generation_config.repetition_penalty = 3.0
+    setattr(model.generation_config, option, value(before))
     expected = plain(family, model, 1, "aircache")
     engine = engine_of(family, model)
     (heard,) = answered(engine, [ask(1, "aircache")])
     engine.stop()
     assert heard.ids == expected != before
+    assert engine.notes == ()
+
+
+def test_what_is_not_heeded_is_told():
+    family = BY_NAME["llava-1.5"]
+    model = model_of(family)
+    model.generation_config.min_new_tokens = 4
+    engine = engine_of(family, model)
+    engine.stop()
+    assert engine.notes == ("the generation config's min_new_tokens=4 is not heeded here",)
 
 
 def test_nothing_stays_of_requests_that_have_ended():

@@ -13,8 +13,8 @@ from engines import METHODS, Heard, ask, engine_of, made, model_of, plain, ready
 from families import BY_NAME
 from foveate.errors import CacheError, InputError, MethodError
 from foveate.schedule import AfterPrefill
-from foveate.serve.asking import Busy, Done, Failed, TooLarge
-from foveate.serve.footprint import held
+from foveate.serve.engine.asking import Busy, Done, Failed, TooLarge
+from foveate.serve.engine.footprint import held
 
 QWEN = BY_NAME["qwen2-vl"]
 NAMES = list(METHODS)

@@ -13,10 +13,10 @@ import torch
 from engines import Heard, ask, engine_of, model_of, plain, ready, run
 from families import BY_NAME
 from foveate.errors import InputError
-from foveate.serve.asking import Ask, Done, Failed, Held
 from foveate.serve.engine import Engine
-from foveate.serve.footprint import Footprint
-from foveate.serve.turnstile import Paced, Turnstile
+from foveate.serve.engine.asking import Ask, Done, Failed, Held
+from foveate.serve.engine.footprint import Footprint
+from foveate.serve.engine.turnstile import Paced, Turnstile
 
 QWEN = BY_NAME["qwen2-vl"]
 
@@ -260,4 +260,23 @@ def test_next_to_no_temperature_is_none(model, answers):
     _, heard = three(engine)
     run(engine)
     assert [sink.ids for sink in heard] == answers
+    engine.stop()
+
+
+@pytest.mark.parametrize("when", [0, 3])
+def test_numbers_that_are_none_fail_their_own_request(model, answers, monkeypatch, when):
+    engine = engine_of(QWEN, model)
+    tickets, heard = three(engine)
+    hear = tickets[1].hear
+
+    def poisoned(logits: Any, best: int) -> int:
+        if tickets[1].tokens == when:
+            logits = torch.full_like(logits, math.nan)
+        return hear(logits, best)
+
+    monkeypatch.setattr(tickets[1], "hear", poisoned)
+    run(engine)
+    assert isinstance(heard[1].end, Failed) and isinstance(heard[1].end.error, ArithmeticError)
+    assert heard[1].ids == answers[1][:when]
+    assert [heard[0].ids, heard[2].ids] == [answers[0], answers[2]]
     engine.stop()

@@ -9,7 +9,7 @@ from foveate.errors import UnsupportedModel
 from foveate.hf.attach import Lease
 from foveate.hf.cache import CompressedCache
 from foveate.hf.rows import Rows
-from foveate.serve.footprint import Footprint, held
+from foveate.serve.engine.footprint import Footprint, held
 
 
 @pytest.mark.parametrize("name", ["qwen2-vl", "llava-1.5", "gemma3", "qwen3.5"])

@@ -8,7 +8,7 @@ import load
 import pytest
 
 from foveate.serve import Settings
-from foveate.serve.asking import Done, Failed, Piece
+from foveate.serve.engine.asking import Done, Failed, Piece
 from serving import Script, hello, served
 
 

@@ -9,8 +9,8 @@ from easels import EASELS
 from foveate.cli.models import Loaded
 from foveate.report import collect
 from foveate.serve import Engine
-from foveate.serve.asking import Ask, Done, Held
-from foveate.serve.look import Sight
+from foveate.serve.engine.asking import Ask, Done, Held
+from foveate.serve.ui.look import Sight
 
 SIZE = (131, 77)
 NAMES = (

@@ -10,7 +10,7 @@ import foveate
 from foveate import tiny
 from foveate.errors import InputError
 from foveate.serve import Engine, Settings, create_app
-from foveate.serve.page import add_page
+from foveate.serve.ui.page import add_page
 from serving import Script, hello, messages, page, served
 
 OWN = {"method": "aircache", "options": {"keep": 0.3}}

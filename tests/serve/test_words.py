@@ -4,8 +4,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from foveate.serve.asking import Chance
-from foveate.serve.words import Words
+from foveate.serve.engine.asking import Chance
+from foveate.serve.engine.words import Words
 
 
 def decode(ids: list[int]) -> str:

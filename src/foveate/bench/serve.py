@@ -18,8 +18,8 @@ from foveate.bench.result import Spread
 from foveate.bench.subject import Cases, Chart, Line, Panel, Result, Table, Tick
 from foveate.bench.timing import CLOCKS, Times, check_setting, default_dtype, shuffled, summary
 from foveate.errors import CacheError
-from foveate.serve.asking import Ask, Done, Event, Failed
 from foveate.serve.engine import Engine
+from foveate.serve.engine.asking import Ask, Done, Event, Failed
 from foveate.tiny import architecture
 from foveate.tiny.processor import Processor
 from foveate.tiny.vocabulary import TOKENS

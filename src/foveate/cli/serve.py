@@ -111,7 +111,7 @@ def command(
         engine = load_engine(context.params)
     app = create_app(engine, settings)
     if ui:
-        from foveate.serve.page import add_page
+        from foveate.serve.ui.page import add_page
 
         add_page(app)
     _run(app, settings, host, port, ui)
@@ -176,7 +176,7 @@ def load_engine(given: Mapping[str, Any]) -> Any:
 
 def _check_page(settings: Any, host: str) -> None:
     from foveate.errors import InputError
-    from foveate.serve.page import check
+    from foveate.serve.ui.page import check
 
     check(settings)
     if not settings.keys and not _is_loopback(host):
@@ -203,6 +203,8 @@ def _run(app: Any, settings: Any, host: str, port: int, ui: bool) -> None:
         timeout_graceful_shutdown=10,
     )
     config.configure_logging()
+    for note in app.state.engine.notes:
+        logs.write("note", 30, advice=note)
     listening = config.bind_socket()
     place = f"http://{host if ':' not in host else f'[{host}]'}:{listening.getsockname()[1]}"
     if not settings.keys and not _is_loopback(host):

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
-from foveate.serve.asking import Ask, Done, Event, Failed, Held, Piece
+from foveate.serve.engine.asking import Ask, Done, Event, Failed, Held, Piece
 from foveate.serve.problems import FINAL, Problem
 from foveate.serve.room import Share
 

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from foveate.serve import intake, schema
 from foveate.serve.answering import Answer, Answers
-from foveate.serve.asking import Ask, Done, Event, Held, Piece
+from foveate.serve.engine.asking import Ask, Done, Event, Held, Piece
 from foveate.serve.guard import GONE, Record, noted
 from foveate.serve.metrics import Metrics
 from foveate.serve.pictures import Pictures

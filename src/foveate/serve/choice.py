@@ -9,6 +9,7 @@ from typing import Any
 import foveate
 from foveate.errors import InputError
 from foveate.method import Method
+from foveate.methods.own import made
 from foveate.serve.problems import Problem
 from foveate.serve.schema import Choice
 from foveate.serve.settings import Settings
@@ -50,8 +51,9 @@ def chosen(choice: Choice | None, settings: Settings) -> Chosen:
         if asked:
             raise _problem("kv.method 'full' keeps everything; leave keep and options out")
         return Chosen(None, True, told)
+    make = made if name == settings.method else foveate.method  # module:function is the operator's
     try:
-        return Chosen(foveate.method(name, **asked), False, told)
+        return Chosen(make(name, **asked), False, told)
     except (InputError, TypeError) as error:
         raise _problem(f"kv: {error}") from None
 

@@ -8,8 +8,8 @@ from typing import Any
 import anyio
 from starlette.requests import Request
 
-from foveate.serve.asking import Ask
 from foveate.serve.choice import chosen
+from foveate.serve.engine.asking import Ask
 from foveate.serve.pictures import Pictures
 from foveate.serve.problems import Problem
 from foveate.serve.room import Share

@@ -12,7 +12,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from foveate.serve.answering import Answers
-from foveate.serve.asking import Done
+from foveate.serve.engine.asking import Done
 from foveate.serve.room import Room
 
 __all__ = ["CONTENT_TYPE", "Metrics"]

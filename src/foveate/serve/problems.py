@@ -8,7 +8,7 @@ from typing import Any
 from fastapi.responses import JSONResponse
 
 from foveate.errors import FoveateError, InputError
-from foveate.serve.asking import Busy, TooLarge
+from foveate.serve.engine.asking import Busy, TooLarge
 
 __all__ = ["Problem", "of"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from foveate.serve.asking import Busy
+from foveate.serve.engine.asking import Busy
 
 __all__ = ["Room", "Share"]
 

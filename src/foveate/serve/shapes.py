@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from foveate.serve.asking import Chance, Done, Piece
+from foveate.serve.engine.asking import Chance, Done, Piece
 
 __all__ = ["Shape", "model"]
 

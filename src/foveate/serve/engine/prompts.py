@@ -15,11 +15,11 @@ from foveate.errors import InputError
 from foveate.hf.chunks import whole
 from foveate.hf.kinds import visual_ids
 from foveate.hf.support import optional
-from foveate.serve.asking import Ask, TooLarge
-from foveate.serve.footprint import Footprint
-from foveate.serve.request import Request
-from foveate.serve.sampling import Sampler
-from foveate.serve.words import Words
+from foveate.serve.engine.asking import Ask, TooLarge
+from foveate.serve.engine.footprint import Footprint
+from foveate.serve.engine.request import Request
+from foveate.serve.engine.sampling import Sampler
+from foveate.serve.engine.words import Words
 
 __all__ = ["Prompts"]
 

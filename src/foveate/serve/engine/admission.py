@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from foveate.serve.asking import Busy
-from foveate.serve.request import Request
+from foveate.serve.engine.asking import Busy
+from foveate.serve.engine.request import Request
 
 __all__ = ["Admission"]
 

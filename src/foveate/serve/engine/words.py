@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from foveate.serve.asking import Chance, Piece
+from foveate.serve.engine.asking import Chance, Piece
 
 __all__ = ["Words"]
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from foveate.cache.report import CacheReport
 from foveate.hf.cache import CompressedCache
-from foveate.serve.asking import Ask, Chance, Done, Event, Failed, Held
-from foveate.serve.sampling import Sampler, chance
-from foveate.serve.turnstile import Paced
-from foveate.serve.words import Words
+from foveate.serve.engine.asking import Ask, Chance, Done, Event, Failed, Held
+from foveate.serve.engine.sampling import Sampler, chance
+from foveate.serve.engine.turnstile import Paced
+from foveate.serve.engine.words import Words
 
 __all__ = ["Request"]
 
@@ -68,6 +68,8 @@ class Request:
     def hear(self, logits: Tensor, best: int) -> int:
         """Choose the token that follows, note what it adds to the answer, and return it."""
         assert self.sampler is not None and self.words is not None
+        if bool(logits[best].isnan()):  # which is where NaN is, if there is one
+            raise ArithmeticError("the model's logits are not numbers (NaN)")
         token = self.sampler.choose(logits, self.seen, best)
         if self.first is None:
             self.first = time.perf_counter() - self.came

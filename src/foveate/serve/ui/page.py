@@ -20,10 +20,10 @@ from foveate.report.comparison import told_keep
 from foveate.report.document import digest, frame, script, style
 from foveate.report.words import difference
 from foveate.serve import intake
-from foveate.serve.look import Look
 from foveate.serve.problems import Problem
 from foveate.serve.schema import Two
 from foveate.serve.settings import Settings
+from foveate.serve.ui.look import Look
 from foveate.tiny.documents import document
 
 __all__ = ["add_page", "check"]
@@ -141,4 +141,4 @@ def _example(layout: str, seed: int, first: int) -> dict[str, Any]:
 
 
 def _text(name: str) -> str:
-    return (resources.files("foveate.serve") / "web" / name).read_text(encoding="utf-8")
+    return (resources.files("foveate.serve.ui") / "web" / name).read_text(encoding="utf-8")

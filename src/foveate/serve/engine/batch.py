@@ -7,7 +7,7 @@ from typing import Any
 
 from foveate.hf.attach import Lease
 from foveate.hf.rows import Rows
-from foveate.serve.request import Request
+from foveate.serve.engine.request import Request
 
 __all__ = ["Batch"]
 

@@ -17,8 +17,8 @@ from foveate.report.shown import told
 from foveate.report.window import noting
 from foveate.report.words import prompt
 from foveate.serve.answering import Answers
-from foveate.serve.asking import Ask, Done, Held, Piece
 from foveate.serve.chat import Chat
+from foveate.serve.engine.asking import Ask, Done, Held, Piece
 from foveate.serve.metrics import Metrics
 from foveate.serve.problems import Problem
 from foveate.serve.room import Room, Share

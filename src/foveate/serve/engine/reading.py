@@ -9,8 +9,8 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from foveate.cli.answers import placed
-from foveate.serve.request import Request
-from foveate.serve.turnstile import Paced
+from foveate.serve.engine.request import Request
+from foveate.serve.engine.turnstile import Paced
 
 __all__ = ["reading"]
 

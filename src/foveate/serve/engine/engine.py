@@ -20,14 +20,15 @@ from foveate.hf.rows import lonely
 from foveate.hf.support import unwrap
 from foveate.method import Method
 from foveate.methods.baselines import full
-from foveate.serve.admission import Admission
-from foveate.serve.asking import Ask, Event, Stats, check_within
-from foveate.serve.batch import Batch
-from foveate.serve.footprint import Footprint, held, let_go
-from foveate.serve.prompts import Prompts
-from foveate.serve.reading import reading
-from foveate.serve.request import Request
-from foveate.serve.turnstile import Turnstile
+from foveate.serve.engine.admission import Admission
+from foveate.serve.engine.asking import Ask, Event, Stats, check_within
+from foveate.serve.engine.batch import Batch
+from foveate.serve.engine.footprint import Footprint, held, let_go
+from foveate.serve.engine.prompts import Prompts
+from foveate.serve.engine.reading import reading
+from foveate.serve.engine.request import Request
+from foveate.serve.engine.sampling import unheeded
+from foveate.serve.engine.turnstile import Turnstile
 
 __all__ = ["Engine"]
 
@@ -85,7 +86,8 @@ class Engine:
     def notes(self) -> tuple[str, ...]:
         """Return what a server's operator should know of this model."""
         alone = self._footprint.alone
-        return () if alone is None else (f"every request is decoded by itself: {alone}",)
+        own = () if alone is None else (f"every request is decoded by itself: {alone}",)
+        return own + unheeded(getattr(self._model, "generation_config", None))
 
     def submit(self, ask: Ask, sink: Callable[[Event], None]) -> Request:
         """Put a request at the end of the queue, and return its ticket.

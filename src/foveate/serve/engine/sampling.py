@@ -9,33 +9,66 @@ import torch
 from torch import Tensor
 from transformers import (
     LogitsProcessorList,
+    NoBadWordsLogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
+    SequenceBiasLogitsProcessor,
     SuppressTokensLogitsProcessor,
     TemperatureLogitsWarper,
     TopPLogitsWarper,
 )
 
-from foveate.serve.asking import Chance
+from foveate.serve.engine.asking import Chance
 from foveate.types import Float
 
-__all__ = ["Sampler", "chance"]
+__all__ = ["Sampler", "chance", "unheeded"]
 
 COLDEST = 1e-3  # temperatures below would divide by next to nothing, and are none at all
+# what a generation config may say of any answer: option, value that does nothing, who does it
+HEEDED: tuple[tuple[str, float | None, Callable[[Any], Any]], ...] = (
+    ("sequence_bias", None, SequenceBiasLogitsProcessor),
+    ("repetition_penalty", 1.0, RepetitionPenaltyLogitsProcessor),
+    ("no_repeat_ngram_size", 0, NoRepeatNGramLogitsProcessor),
+    ("bad_words_ids", None, NoBadWordsLogitsProcessor),
+    ("suppress_tokens", None, SuppressTokensLogitsProcessor),
+)
+UNHEEDED: tuple[tuple[str, float | None], ...] = (
+    ("num_beams", 1),
+    ("guidance_scale", 1.0),
+    ("encoder_repetition_penalty", 1.0),
+    ("encoder_no_repeat_ngram_size", 0),
+    ("min_length", 0),
+    ("min_new_tokens", 0),
+    ("forced_bos_token_id", None),
+    ("forced_eos_token_id", None),
+    ("exponential_decay_length_penalty", None),
+    ("begin_suppress_tokens", None),
+    ("watermarking_config", None),
+)
+
+
+def unheeded(config: Any) -> tuple[str, ...]:
+    """Return what a model's generation config asks for and these answers do not follow."""
+    return tuple(
+        f"the generation config's {name}={value} is not heeded here"
+        for name, neutral in UNHEEDED
+        if (value := getattr(config, name, None)) is not None and value != neutral
+    )
 
 
 class Sampler:
     """Chooses tokens by temperature and `top_p` from a generator of its own; greedy at 0.
 
-    What the model's generation config says of repeated and suppressed tokens is heeded.
+    What the model's generation config says of repeated, unwanted and suppressed tokens is heeded;
+    its `top_k` and other limits of sampling are not, as OpenAI's clients do not know of them.
     """
 
     def __init__(self, config: Any, temperature: float, top_p: float, seed: int | None) -> None:
         self.processors = LogitsProcessorList()
-        penalty = getattr(config, "repetition_penalty", None)
-        if penalty is not None and penalty != 1.0:
-            self.processors.append(RepetitionPenaltyLogitsProcessor(penalty))
-        if getattr(config, "suppress_tokens", None):
-            self.processors.append(SuppressTokensLogitsProcessor(config.suppress_tokens))
+        for name, neutral, processor in HEEDED:
+            value = getattr(config, name, None)
+            if value and value != neutral:
+                self.processors.append(processor(value))
         self.generator: torch.Generator | None = None
         if temperature >= COLDEST:
             self.generator = torch.Generator()

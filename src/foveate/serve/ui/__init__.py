@@ -1,0 +1,1 @@
+"""The live page: drop a picture, ask, move the budget, and see what is kept."""
