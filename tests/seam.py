@@ -14,6 +14,7 @@ from transformers import DynamicCache
 import foveate
 import gold
 from families import IMAGE, PAD, VERSION, VISUAL, Family
+from foveate.cache.ragged import Ragged
 
 MODES = (
     "qwen2-vl",
@@ -162,3 +163,36 @@ def lookup_beside_windows(family: Family) -> Iterator[None]:
         assert "sliding" in str(refusal) and Version("5.20") > VERSION
         assert family.name == "gemma3"
         pytest.skip(str(refusal))
+
+
+def same(a: Tensor | None, b: Tensor | None) -> bool:
+    """Whether two tensors, or two Nones, are equal in every bit."""
+    if a is None or b is None:
+        return a is b
+    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b)
+
+
+def check_same(caches: Any) -> None:
+    """Assert that two caches hold the same in every layer."""
+    one, two = caches
+    for a, b in zip(one.compressed_layers, two.compressed_layers, strict=True):
+        x, y = a.store, b.store
+        assert a.loose is b.loose is None
+        assert (x.name, x.seen, x.start) == (y.name, y.seen, y.start)
+        x.check()
+        for left, right in zip(x.slots(), y.slots(), strict=True):
+            assert same(left, right)
+        if isinstance(x, Ragged):
+            parts = (x.prefix, y.prefix)
+            assert all(same(*(getattr(p, n) for p in parts)) for n in ("positions", "offsets"))
+            assert all(same(*(getattr(p, n) for p in parts)) for n in ("keys", "values"))
+        else:
+            assert same(x.positions, y.positions)
+        assert same(x.planned, y.planned)
+        assert x.state.keys() == y.state.keys()
+        assert all(same(x.state[name], y.state[name]) for name in x.state)
+        assert x.nbytes == y.nbytes
+    assert one.explain.keys() == two.explain.keys()
+    for layer, numbers in one.explain.items():
+        assert all(same(value, two.explain[layer][name]) for name, value in numbers.items())
+    assert same(one.shift, two.shift)

@@ -12,9 +12,8 @@ import foveate
 import gold
 from families.base import Family, text
 from foveate.cache.ledger import LAZY
-from foveate.cache.ragged import Ragged
 from foveate.reduce import Evict, Merge
-from seam import candidates, follow
+from seam import candidates, check_same, follow
 
 NAMES = ("qwen2-vl", "llava-onevision", "llama", "gemma3", "qwen3.5")
 LAYERS = 8
@@ -76,39 +75,6 @@ def both(family, model, inputs, method, run, **options):
         for stream in (True, False)
     ]
     return caches, [run(cache) for cache in caches]
-
-
-def same(a, b) -> bool:
-    """Whether two tensors, or two Nones, are equal in every bit."""
-    if a is None or b is None:
-        return a is b
-    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b)
-
-
-def check_same(caches) -> None:
-    """Assert that two caches hold the same in every layer."""
-    one, two = caches
-    for a, b in zip(one.compressed_layers, two.compressed_layers, strict=True):
-        x, y = a.store, b.store
-        assert a.loose is b.loose is None
-        assert (x.name, x.seen, x.start) == (y.name, y.seen, y.start)
-        x.check()
-        for left, right in zip(x.slots(), y.slots(), strict=True):
-            assert same(left, right)
-        if isinstance(x, Ragged):
-            parts = (x.prefix, y.prefix)
-            assert all(same(*(getattr(p, n) for p in parts)) for n in ("positions", "offsets"))
-            assert all(same(*(getattr(p, n) for p in parts)) for n in ("keys", "values"))
-        else:
-            assert same(x.positions, y.positions)
-        assert same(x.planned, y.planned)
-        assert x.state.keys() == y.state.keys()
-        assert all(same(x.state[name], y.state[name]) for name in x.state)
-        assert x.nbytes == y.nbytes
-    assert one.explain.keys() == two.explain.keys()
-    for layer, numbers in one.explain.items():
-        assert all(same(value, two.explain[layer][name]) for name, value in numbers.items())
-    assert same(one.shift, two.shift)
 
 
 @pytest.mark.parametrize("family", NAMES)

@@ -20,6 +20,7 @@ from foveate.cli.images import open_image
 from foveate.cli.models import Loaded
 from foveate.errors import InputError
 from foveate.eval.encoded import Encoded
+from foveate.eval.replayed import Replayed
 from foveate.eval.task import Message, Part, Sample, Task
 from foveate.eval.turns import Seen, together
 from foveate.hf.kinds import visual_ids
@@ -35,8 +36,8 @@ class Told:
 
     `kept` is the share of the row's visual tokens that is stored, over layers and heads. Bytes are
     those of the batch, shared evenly by its rows: rows are padded to the longest. `prompt` is a
-    digest of the last prompt's token ids and of the pixels of its images. `seconds` lack the image
-    encoder where the same pictures came just before, for another method.
+    digest of the last prompt's token ids and of the pixels of its images. `seconds` lack the
+    reading of a prompt that came just before, for another method.
     """
 
     said: str
@@ -59,6 +60,7 @@ class Answerer:
     storage: str = field(default="dense", kw_only=True)
     quantized: str | None = field(default=None, kw_only=True)
     encoded: Encoded = field(default_factory=Encoded, init=False, repr=False, compare=False)
+    replayed: Replayed = field(default_factory=Replayed, init=False, repr=False, compare=False)
 
     def answers(
         self,
@@ -110,7 +112,8 @@ class _Batch:
     def __init__(
         self, answerer: Answerer, task: Task, samples: Sequence[Sample], method: Method | None
     ) -> None:
-        self.loaded, self.method, self.encoded = answerer.loaded, method, answerer.encoded
+        self.loaded, self.method = answerer.loaded, method
+        self.encoded, self.replayed = answerer.encoded, answerer.replayed
         self.settings = {"storage": answerer.storage, "quantized": answerer.quantized}
         self.task, self.samples = task, samples
         self.chats: list[list[dict[str, Any]]] = [[] for _ in samples]
@@ -157,8 +160,9 @@ class _Batch:
     def _generate(self, inputs: Any) -> tuple[Tensor, _Held]:
         watch = _AfterPrompt(lambda: self._held(inputs["input_ids"]))
         began = time.perf_counter()
-        with self.encoded.around(self.loaded.model):
-            sequences = self.loaded.model.generate(
+        model: Any = self.loaded.model
+        with self.encoded.around(model), self.replayed.around(model):
+            sequences = model.generate(
                 **inputs,
                 past_key_values=self.cache,
                 max_new_tokens=self.task.max_new_tokens,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Encoded"]
+__all__ = ["Encoded", "same"]
 
 ENCODER = "get_image_features"
 
@@ -41,7 +41,7 @@ class Encoded:
             vars(owner).pop(ENCODER, None)
 
     def _encode(self, encoder: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if self._given is not None and _same(self._given, (args, kwargs)):
+        if self._given is not None and same(self._given, (args, kwargs)):
             self.reused += 1
             return self._said
         self._given = self._said = None  # not two at once
@@ -50,7 +50,7 @@ class Encoded:
         return said
 
 
-def _same(one: Any, other: Any) -> bool:
+def same(one: Any, other: Any) -> bool:
     """Return whether arguments are alike, tensors bit by bit."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         alike = one.shape == other.shape and one.dtype == other.dtype
@@ -58,7 +58,7 @@ def _same(one: Any, other: Any) -> bool:
     if type(one) is not type(other):
         return False
     if isinstance(one, Mapping):
-        return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
+        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
     if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(_same, one, other))
+        return len(one) == len(other) and all(map(same, one, other))
     return bool(one == other)

@@ -1,0 +1,175 @@
+"""Prompts that were read just before, and are laid into another cache without being read again."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import Cache
+from transformers.utils.generic import ModelOutput
+
+from foveate import CompressedCache
+from foveate.eval.encoded import same
+from foveate.hf.layer import CompressedLayer
+
+__all__ = ["Replayed"]
+
+MOST = 2 << 30  # bytes of one prompt
+CACHE = "past_key_values"
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What a layer gave to its cache."""
+
+    layer: int
+    keys: Tensor
+    values: Tensor
+    more: tuple[Any, ...]
+    named: Mapping[str, Any]
+
+    def replay(self, cache: Cache) -> None:
+        cache.update(self.keys, self.values, self.layer, *self.more, **self.named)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The queries that a layer's keys were shown; native layers do not look at them."""
+
+    layer: int
+    module: nn.Module
+    query: Tensor
+    scaling: float | None
+
+    def replay(self, cache: Cache) -> None:
+        layer = cache.layers[self.layer]
+        if isinstance(layer, CompressedLayer):
+            layer.note_queries(self.module, self.query, self.scaling)
+
+
+@dataclass
+class _Reading:
+    """One pass of a text model over a prompt: what it was given, did to its cache, and said."""
+
+    owner: nn.Module
+    given: Mapping[str, Any]
+    did: list[_Stored | _Asked] = field(default_factory=list)
+    said: Mapping[str, Any] = field(default_factory=dict)
+    make: Callable[..., Any] = dict
+    versions: Sequence[int] = ()
+
+    def close(self, said: Any, cache: Cache, most: int) -> bool:
+        """Note the end; return whether the pass can be replayed, and is worth its bytes."""
+        stored = [one for one in self.did if isinstance(one, _Stored)]
+        if len(stored) != len(cache.layers) or not isinstance(said, ModelOutput):
+            return False  # layers with other states, or none of their own
+        self.make = type(said)
+        self.said = {name: value for name, value in said.items() if name != CACHE}
+        tensors = self._tensors()
+        if any(x.is_inference() for x in tensors):
+            return False  # nothing tells when these are written to
+        self.versions = [x._version for x in tensors]
+        sizes = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors}
+        return sum(sizes.values()) <= most
+
+    def fits(self, owner: nn.Module, given: Mapping[str, Any]) -> bool:
+        """Return whether this is the same model and prompt, and nobody wrote to what is held."""
+        unwritten = [x._version for x in self._tensors()] == self.versions
+        return self.owner is owner and unwritten and same(self.given, given)
+
+    def replay(self, cache: Cache) -> Any:
+        """Do to a cache what the pass did, and return what it said."""
+        for one in self.did:
+            one.replay(cache)
+        return self.make(**{**self.said, CACHE: cache})
+
+    def _tensors(self) -> list[Tensor]:
+        did = [x for one in self.did for x in vars(one).values()]
+        return [*_tensors(self.given), *_tensors(did), *_tensors(self.said)]
+
+
+class Replayed:
+    """The last prompt that a text model read whole, with all it did to the cache.
+
+    A method decides what is kept of a prompt, and changes nothing of how it is read; a grid asks
+    the same prompts of many methods. Prompts that take more than `most` bytes are read every time.
+    """
+
+    def __init__(self, most: int = MOST) -> None:
+        self._most = most
+        self._last: _Reading | None = None
+        self.reused = 0  # prompts that were not read again
+
+    @contextmanager
+    def around(self, model: nn.Module) -> Iterator[None]:
+        """Replay prompts into empty caches where the text model is given the same again."""
+        find: Any = getattr(model, "get_decoder", None)
+        decoder = None if find is None else find()
+        if decoder is None or decoder is model or "forward" in vars(decoder):
+            yield
+            return
+        forward = decoder.forward
+        pass_ = functools.partial(self._pass, decoder, forward)
+        vars(decoder)["forward"] = functools.wraps(forward)(pass_)
+        try:
+            yield
+        finally:
+            vars(decoder).pop("forward", None)
+
+    def _pass(
+        self, owner: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        cache = kwargs.get(CACHE)
+        if args or not isinstance(cache, Cache) or cache.get_seq_length():
+            return forward(*args, **kwargs)
+        given = {name: value for name, value in kwargs.items() if name != CACHE}
+        if self._last is not None and self._last.fits(owner, given):
+            self.reused += 1
+            return self._last.replay(cache)
+        if not isinstance(cache, CompressedCache):  # nobody hears of its queries
+            return forward(*args, **kwargs)
+        self._last = None  # not two at once
+        reading = _Reading(owner, given)
+        with _noting(cache, reading.did):
+            said = forward(*args, **kwargs)
+        if reading.close(said, cache, self._most):
+            self._last = reading
+        return said
+
+
+@contextmanager
+def _noting(cache: CompressedCache, did: list[_Stored | _Asked]) -> Iterator[None]:
+    """Note all that a pass does to a cache."""
+    update = cache.update
+
+    def store(keys: Tensor, values: Tensor, layer: int, *more: Any, **named: Any) -> Any:
+        did.append(_Stored(layer, keys, values, more, named))
+        return update(keys, values, layer, *more, **named)
+
+    def asked(layer: CompressedLayer, note: Callable[..., None], *call: Any) -> None:
+        did.append(_Asked(layer.index, *call))
+        note(*call)
+
+    vars(cache)["update"] = store
+    for layer in cache.compressed_layers:
+        vars(layer)["note_queries"] = functools.partial(asked, layer, layer.note_queries)
+    try:
+        yield
+    finally:
+        del vars(cache)["update"]
+        for layer in cache.compressed_layers:
+            del vars(layer)["note_queries"]
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return []
+    return [x for one in value for x in _tensors(one)]
