@@ -252,6 +252,30 @@ def _told(tally: Tally, seconds: float, failed: int, held: dict[str, float]) -> 
     }
 
 
+def table(told: dict[str, Any]) -> dict[str, Any]:
+    """Return what a document says of a run, all text."""
+    good, memory, latency = told["good"], told["memory_mib"], told["latency_seconds"]
+    settled = next((m for seconds, m in memory["samples"] if seconds >= 60), memory["start"])
+    rows = [
+        ("minutes, clients", f"{told['seconds'] / 60:.0f}, {told['clients']}"),
+        ("questions answered", f"{good.get('answered', 0):,}"),
+        ("of them wrong", f"{told['wrong']}"),
+        ("clients that left half-way", f"{good.get('left', 0):,}"),
+        ("hostile requests", f"{sum(told['hostile'].values()):,}"),
+        ("unexpected statuses", f"{told['unexpected_count']}"),
+        ("failures in the server", f"{told['server_failures']}"),
+        ("latency, 95th percentile / median", f"{latency['p95'] / latency['p50']:.2f}"),
+        ("memory at the start", f"{memory['start']:.0f} MiB"),
+        ("after a minute", f"{settled:.0f} MiB"),
+        ("at the end", f"{memory['end']:.0f} MiB"),
+        (
+            "cache bytes held at the end",
+            f"{told['held_at_the_end']['foveate_engine_kv_bytes']:.0f}",
+        ),
+    ]
+    return {"columns": ["what", "measured"], "rows": [list(row) for row in rows]}
+
+
 def _thinned(samples: list[tuple[float, float]], most: int = 120) -> Iterator[tuple[float, float]]:
     return itertools.islice(samples, 0, None, -(-len(samples) // most))
 
@@ -268,7 +292,13 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("options", nargs="*", help="more options of `foveate serve`, after --")
     given = parser.parse_args(words)
     told = run(given)
-    told = {**origin(Path(__file__).parent, "cpu"), "clients": given.clients, **told}
+    told = {
+        "what": "load",
+        **origin(Path(__file__).parent, "cpu"),
+        "clients": given.clients,
+        **told,
+    }
+    told["table"] = table(told)
     if given.out is not None:
         given.out.parent.mkdir(parents=True, exist_ok=True)
         given.out.write_text(json.dumps(told, indent=1) + "\n")
