@@ -19,11 +19,11 @@ from foveate.cli.answers import cache_bytes, prepare_chats
 from foveate.cli.images import open_image
 from foveate.cli.models import Loaded
 from foveate.errors import InputError
-from foveate.eval.encoded import Encoded
-from foveate.eval.replayed import Replayed
 from foveate.eval.task import Message, Part, Sample, Task
 from foveate.eval.turns import Seen, together
+from foveate.hf.encoded import Encoded
 from foveate.hf.kinds import visual_ids
+from foveate.hf.replayed import Replayed
 
 __all__ = ["Answerer", "Told", "conversation"]
 

@@ -8,8 +8,8 @@ import foveate
 from foveate import tiny
 from foveate.cli.models import Loaded
 from foveate.eval.answering import Answerer
-from foveate.eval.encoded import ENCODER, Encoded
 from foveate.eval.tasks import task
+from foveate.hf.encoded import ENCODER, Encoded
 
 
 class Model(nn.Module):
@@ -43,7 +43,7 @@ def test_answers_are_those_of_an_answerer_that_encodes_everything(loaded, name, 
     assert [(x.said, x.prompt, x.kept) for x in again] == [
         (x.said, x.prompt, x.kept) for x in told[1]
     ]
-    monkeypatch.setattr("foveate.eval.encoded.same", lambda one, other: False)
+    monkeypatch.setattr("foveate.hf.encoded.same", lambda one, other: False)
     for method, known in zip(methods, told, strict=True):
         fresh = Answerer(loaded)
         found = fresh.answers(asked, samples, method)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from transformers import Cache
 from transformers.utils.generic import ModelOutput
 
-from foveate import CompressedCache
-from foveate.eval.encoded import same
+from foveate.hf.cache import CompressedCache
+from foveate.hf.encoded import same
 from foveate.hf.layer import CompressedLayer
 
 __all__ = ["Replayed"]

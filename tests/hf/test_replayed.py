@@ -10,8 +10,8 @@ import gold
 from foveate import tiny
 from foveate.cli.models import Loaded
 from foveate.eval.answering import Answerer
-from foveate.eval.replayed import Replayed
 from foveate.eval.tasks import task
+from foveate.hf.replayed import Replayed
 from seam import candidates, check_same, same
 
 NAMES = ("qwen2-vl", "qwen3-vl", "llava-onevision", "internvl", "idefics3", "gemma3", "llama")
@@ -128,7 +128,7 @@ def test_a_grid_s_answers_are_those_that_are_read(name, monkeypatch):
     answerer = Answerer(loaded)
     told = [answerer.answers(asked, samples, method) for method in methods]
     assert answerer.replayed.reused
-    monkeypatch.setattr("foveate.eval.replayed.same", lambda one, other: False)
+    monkeypatch.setattr("foveate.hf.replayed.same", lambda one, other: False)
     for method, known in zip(methods, told, strict=True):
         fresh = Answerer(loaded)
         found = fresh.answers(asked, samples, method)
