@@ -1,11 +1,13 @@
 """A headless browser, if there is one, and pages opened in it."""
 
 import contextlib
+import io
 import os
 import shutil
 from dataclasses import dataclass, field
 
 import pytest
+from PIL import Image
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 QUIET = (
@@ -56,6 +58,11 @@ class Opened:
     def wait(self, place, text):
         """Wait until an element says something."""
         self.page.locator(place).filter(has_text=text).wait_for()
+
+    def shot(self, place="#sight"):
+        """Return what a screen shows of the first element at a place."""
+        shown = self.page.locator(place).first.screenshot()
+        return Image.open(io.BytesIO(shown)).convert("RGB")
 
     def text(self, place):
         """Return the visible text of the first element at a place."""

@@ -1,7 +1,6 @@
 """Pages of real processors and tiny models: every visual token is where its family puts it."""
 
 import copy
-import io
 
 import numpy as np
 import pytest
@@ -66,8 +65,7 @@ def test_a_patch_painted_on_a_tile_shows_where_it_was(show, name):
     run |= {"heads": 1, "kept_visual": packed(marks)}
     opened = show(values)
     opened.change(method="random", budget="50 %", sheet=number)
-    shot = opened.page.locator("#sight").screenshot()
-    pixels = np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"), int)
+    pixels = np.asarray(opened.shot(), int)
     red = (pixels[..., 0] > 190) & (pixels[..., 1] < 60) & (pixels[..., 2] < 60)
     assert red.any() and opened.said == []
     down, across = (axis.mean() / size for axis, size in zip(red.nonzero(), red.shape, strict=True))

@@ -18,7 +18,9 @@ from foveate.report.comparison import Comparison
 
 __all__ = ["check", "digest", "frame", "island", "page", "script", "style", "write"]
 
-STYLES = ("page.css", "panel.css", "controls.css", "details.css", "words.css", "print.css")
+STYLES = (
+    "page.css", "panel.css", "controls.css", "details.css", "words.css", "forced.css", "print.css",
+)  # fmt: skip
 SCRIPTS = (
     "dom.js", "data.js", "paint.js", "stage.js", "controls.js", "answer.js",
     "gallery.js", "layers.js", "curve.js", "words.js", "numbers.js", "main.js",

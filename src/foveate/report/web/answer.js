@@ -36,8 +36,7 @@ function answerParts(comparison, run) {
   if (!run.answer && comparison.isSame(run)) return [spoken("")];
   return run.parts.map(([kind, words]) => {
     if (kind === "same") return el("span", {}, words);
-    if (kind === "full") return el("del", { "aria-label": `full cache only: ${words}` }, words);
-    return el("ins", { "aria-label": `here only: ${words}` }, words);
+    return el(kind === "full" ? "del" : "ins", {}, words);
   });
 }
 

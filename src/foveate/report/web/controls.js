@@ -31,7 +31,7 @@ function methodChoice(comparison, state, change) {
 
 // A slider with a name, what it stands at in words, and marks at its places.
 function slider(id, name, most, chosen, onto, ticks = []) {
-  const value = el("output", { for: id });
+  const value = el("output", { for: id, "aria-live": "off" }); // the slider says it
   const input = el("input", {
     type: "range", id, min: "0", max: String(most), step: "1",
     oninput: (event) => onto(Number(event.currentTarget.value)),
@@ -63,10 +63,8 @@ function budgetSlider(comparison, state, change) {
 
 function spokenBudget(comparison, state, run) {
   if (run.error) return `${state.budget}, could not be run`;
-  if (run.full) return `the full cache, answer: ${comparison.full.answer}`;
-  const tokens = `${kept(run.visual_kept)} of ${number(comparison.visual)} visual tokens`;
-  const verdict = comparison.isSame(run) ? "same as the full cache" : "not the full cache's";
-  return `${state.budget}, ${tokens}, answer: ${run.answer}, ${verdict}`;
+  if (run.full) return "the full cache";
+  return `${state.budget}, ${kept(run.visual_kept)} of ${number(comparison.visual)} visual tokens`;
 }
 
 function layerSlider(comparison, state, change) {

@@ -53,6 +53,11 @@ function plural(count, word) {
   return `${kept(count)} ${word}${kept(count) === "1" ? "" : "s"}`;
 }
 
+// What may be wider or higher than its place, to be reached and scrolled by keyboard.
+function scroller(name, kind = "scroll") {
+  return el("div", { class: kind, tabindex: "0", role: "region", "aria-label": name });
+}
+
 function section(id, title, text, ...children) {
   return el(
     "section",

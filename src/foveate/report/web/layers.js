@@ -5,7 +5,7 @@ function layerBars(comparison, state, change) {
   const box = el("div", { class: many });
   const note = el("p", { class: "caption" });
   const details = el("details", { class: "quiet" }, el("summary", {}, "The layers as a table"));
-  const table = el("div", { class: "scroll", tabindex: "0" });
+  const table = scroller("Table of the layers");
   details.append(table);
   change.on((what) => {
     const run = comparison.run(state.method, state.budget);

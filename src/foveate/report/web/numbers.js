@@ -17,11 +17,13 @@ function numbers(comparison, text = MEASURED) {
     size(full.bytes_stored), "100 %", "–", ...dashes, milliseconds(full.prefill_ms), milliseconds(full.decode_ms),
   ];
   const rows = comparison.runs.map((run) => numbersOf(comparison, run, measured));
+  const table = scroller("Table of all runs");
+  table.append(grid("All runs", heads, [first, ...rows]));
   return section(
     "numbers",
     "All numbers",
     text,
-    el("div", { class: "scroll", tabindex: "0" }, grid("All runs", heads, [first, ...rows])),
+    table,
     notes(comparison),
   );
 }

@@ -1,5 +1,7 @@
 // The large picture, what it says about a patch, and the same as a table.
 
+const KEYS = "Arrow keys go from patch to patch.";
+
 function stage(comparison, state, change) {
   const canvas = el("canvas", {
     class: "sight",
@@ -7,15 +9,17 @@ function stage(comparison, state, change) {
     tabindex: "0",
     role: "application",
     "aria-roledescription": "map of patches",
-    "aria-describedby": "caption",
+    "aria-description": KEYS,
     onkeydown: (event) => moved(event),
     onpointermove: (event) => pointed(event),
     onpointerdown: (event) => pointed(event),
     onpointerleave: () => point(null),
-    onblur: () => point(null),
+    onfocus: () => draw(),
+    onblur: () => leave(),
   });
-  const caption = el("p", { class: "caption", id: "caption", "aria-live": "polite" });
-  const table = el("div", { class: "scroll", tabindex: "0" });
+  const caption = el("p", { class: "caption", id: "caption" });
+  const said = el("p", { class: "hidden", "aria-live": "polite" }); // of patches that keys go to
+  const table = scroller("Table of the patches");
   const details = el(
     "details",
     { class: "quiet table", ontoggle: () => tabled() },
@@ -38,10 +42,19 @@ function stage(comparison, state, change) {
     } else paintKept(canvas, image, picture(), sheet(), shares);
     if (place) paintCursor(canvas, sheet(), place);
     canvas.setAttribute("aria-label", described(comparison, state, run, shares));
-    caption.textContent = place
-      ? toldOf(comparison, state, place, shares)
-      : described(comparison, state, run, shares);
+    caption.textContent = place ? toldOf(comparison, state, place, shares) : about(run, shares);
     tabled(shares);
+  }
+
+  function about(run, shares) {
+    const text = described(comparison, state, run, shares);
+    return canvas.matches(":focus-visible") ? `${text} ${KEYS}` : text;
+  }
+
+  function leave() {
+    place = null;
+    said.textContent = "";
+    draw();
   }
 
   function tabled() {
@@ -82,12 +95,13 @@ function stage(comparison, state, change) {
     const column = place ? place.column + right : Math.floor(view.columns / 2);
     if (row < 0 || column < 0 || row >= view.rows || column >= view.columns) return;
     point({ view, row, column, token: view.cells[row * view.columns + column] });
+    said.textContent = caption.textContent;
   }
 
   new ResizeObserver(() => draw()).observe(canvas);
   const notes = comparison.notes.map((note) => el("p", { class: "caption" }, note));
   const chips = sheetChoice(comparison, state, change);
-  const parts = [chips, canvas, caption, legend(comparison, state, change), notes, details];
+  const parts = [chips, canvas, caption, said, legend(comparison, state, change), notes, details];
   change.on((what) => {
     if (what.has("picture") || what.has("sheet")) place = null;
     draw();

@@ -3,7 +3,7 @@
 const MOST_WORDS = 3000;
 
 function prompt(comparison, state, change) {
-  const box = el("p", { class: "prompt" });
+  const box = scroller("The prompt", "prompt");
   const note = el("p", { class: "caption" });
   change.on((what) => {
     if (what.has("looks") && what.size === 1) return;
