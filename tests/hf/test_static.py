@@ -17,6 +17,7 @@ import foveate
 import gold
 from families import VERSION, Family
 from families.base import text
+from foveate.hf.replayed import Replayed
 from seam import candidates, follow, stage
 from traces import Bomb, condition
 
@@ -212,6 +213,20 @@ def test_layers_that_are_not_ours_keep_generate_from_compiling_and_the_report_sa
     plain = families.BY_NAME["llama"]
     _, made = run(plain, plain.build(), plain.inputs(1))
     assert not any("compile" in note for note in made.report().notes)
+
+
+def test_a_replayed_prompt_is_followed_by_compiled_steps():
+    replayed, (first, _) = Replayed(), (run(SMALL, SMALL.build(), SMALL.inputs(2)))
+    model, inputs = SMALL.build(), SMALL.inputs(2)
+    with replayed.around(model):
+        for again in range(2):
+            graphs.clear()
+            output, made = run(SMALL, model, inputs, compile_config=config())
+            equal(output, first)
+            assert replayed.reused == again and not any(
+                "compile" in note for note in made.report().notes
+            )
+    assert len(graphs) <= 1 and not counters["graph_break"]
 
 
 def test_what_a_compiled_step_cannot_do_is_refused():
