@@ -7,7 +7,7 @@ import struct
 import time
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from types import SimpleNamespace
@@ -27,13 +27,14 @@ class Numbers:
     """As many samples as asked for; `facts` by index make some of them troublesome."""
 
     facts: dict[int, dict[str, str]] = field(default_factory=dict)
+    turns: int = 1
 
     def samples(self, number: int | None, seed: int) -> Sequence[Sample]:
         count = 5 if number is None else number
         return [
             Sample(
                 f"{seed}-{index}",
-                ((Message("user", (f"say {index}",)),),),
+                ((Message("user", (f"say {index}",)),),) * self.turns,
                 (str(index),),
                 self.facts.get(index, {}),
             )
@@ -71,6 +72,16 @@ class Rote:
         luck = zlib.crc32(f"{task.name} {sample.id} {method!r}".encode()) % 10
         right = method is None or luck < 6
         return Told(sample.answers[0] if right else "?", prompt=f"asked {sample.id}")
+
+
+class Repainted(Rote):
+    """Finds another picture in sample 0-3 wherever the cache is compressed."""
+
+    def _answer(self, task, sample, method):
+        told = super()._answer(task, sample, method)
+        if method is not None and sample.id == "0-3":
+            return replace(told, prompt="another picture")
+        return told
 
 
 def _trouble(facts):

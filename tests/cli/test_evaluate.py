@@ -5,12 +5,15 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from foveate import bench
 from foveate.errors import FoveateError
 from foveate.eval.log import Journal, read_log
+from foveate.eval.parts import part
 from foveate.eval.unit import Desk
 
 SMALL = ("lookup-144", "--number", "2", "--batch", "2", "--device", "cpu")
@@ -159,6 +162,34 @@ def test_files_of_ones_own_are_a_task(run, untrained, page, log, tmp_path):
     assert "anls" in json.loads(done.out)["tasks"]["pages"]
 
 
+def test_files_of_ones_own_and_built_in_tasks_share_a_number(run, untrained, page, log, tmp_path):
+    table = tmp_path / "pages.json"
+    table.write_text(json.dumps([{"image": page, "question": "A?", "answer": "x"}] * 3))
+    words = ("lookup-144", "--data", table, "--methods", "full", "--out", log, "--json")
+    done = run("eval", *words)
+    assert (done.code, done.out) == (2, "") and not log.exists()
+    assert "as many questions as it has rows, and lookup-144 has no end; give --number" in done.err
+    done = run("eval", *words, "--number", "2")
+    told = [(one["task"], one["n"]) for one in json.loads(done.out)["outcomes"]]
+    assert told == [("lookup-144", 2), ("pages", 2)]
+
+
+def test_a_picture_that_has_changed_is_noticed(run, untrained, page, log, tmp_path):
+    table, before = tmp_path / "pages.json", Path(page).read_bytes()
+    rows = [{"image": page, "question": f"{key}?", "answer": "x"} for key in "AB"]
+    table.write_text(json.dumps(rows))
+    words = ("--data", table, "--keep", "0.5", "--max-new-tokens", "2", "--out", log)
+    assert run("eval", *words, "--methods", "random").code == 0
+    Image.new("RGB", (56, 56), "red").save(page)
+    answers = log.read_bytes()
+    done = run("eval", *words, "--methods", "random,snapkv")
+    assert (done.code, done.out) == (2, "")
+    assert "sample 1 of pages is not what it was when other methods were asked" in done.err
+    assert len(read_log(log).records) == 4 and log.read_bytes().startswith(answers)
+    Path(page).write_bytes(before)
+    assert run("eval", *words, "--methods", "random,snapkv").code == 0
+
+
 def test_rows_of_a_file_are_not_counted_for_several_seeds(run, untrained, page, log, tmp_path):
     table = tmp_path / "pages.json"
     table.write_text(json.dumps([{"image": page, "question": "A?", "answer": "x"}] * 3))
@@ -178,6 +209,31 @@ def test_a_finished_log_is_not_shown_for_another_model(small, log, words):
     assert f"begun with {words[0].replace('attn', 'attention').strip('-')} " in done.err
     assert f"now it is {words[1]}" in done.err
     assert small("--dtype", "float32", "--attn", "sdpa").code == 0
+
+
+@pytest.mark.parametrize("words", [("--dtype", "bfloat16"), ("--storage", "ragged")])
+def test_a_part_is_not_taken_into_a_log_of_something_else(small, log, words):
+    assert small().code == 0
+    beside = part(log, 1)
+    small("--number", "3", "--out", beside)
+    before, left = log.read_bytes(), beside.read_bytes()
+    done = small(*words)
+    assert (done.code, done.out) == (2, "") and f"now it is {words[1]}" in done.err
+    assert log.read_bytes() == before and beside.read_bytes() == left
+    assert small("--number", "3").code == 0 and not beside.exists()
+    assert len(read_log(log).records) == 9
+
+
+def test_a_table_shows_the_samples_that_were_asked_for(small, log):
+    two = small()
+    more = small("--number", "3")
+    assert "n = 3 for each task" in more.out and "note" not in more.err
+    again = small()
+    assert again.out == two.out
+    assert "note: 2 samples of each task and seed were asked for, and the log has 3" in again.err
+    found = json.loads(small("--json").out)
+    assert [one["n"] for one in found["outcomes"]] == [2, 2, 2]
+    assert len(read_log(log).records) == 9
 
 
 def test_everything_is_listed(run):

@@ -19,6 +19,7 @@ from foveate.eval.entry import FULL, Entry
 from foveate.eval.grid import Grid, run
 from foveate.eval.log import read_log
 from foveate.eval.record import Cell
+from foveate.eval.task import Metric, Task
 from foveate.eval.unit import Work
 from foveate.eval.workers import Processes
 
@@ -293,6 +294,38 @@ def test_a_changed_model_method_or_task_does_not_go_on_with_a_log(path):
     with pytest.raises(InputError, match="begun with storage dense, and now it is ragged"):
         rehearse(path, more, setting=dataclasses.replace(rehearsal.setting(), storage="ragged"))
     assert len(read_log(path).records) == 50 and len(read_log(path).runs) == 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_sample_that_has_changed_between_methods_is_noticed(path, workers):
+    rehearse(path, rehearsal.grid(keeps=()))
+    setting = rehearsal.setting(answerer=rehearsal.Repainted)
+    with pytest.raises(InputError, match=r"sample 0-3 of (one|two) is not what it was when other"):
+        rehearse(path, setting=setting, workers=workers)
+    log = read_log(path)
+    assert not any(record.prompt == "another picture" for record in log.records)
+    assert len(rehearse(path).records) == 50
+
+
+def test_a_sample_that_changes_while_a_run_goes_on_is_noticed(path):
+    with pytest.raises(InputError, match="sample 0-3 of one is not what it was"):
+        rehearse(path, setting=rehearsal.setting(answerer=rehearsal.Repainted))
+
+
+def test_later_turns_hold_what_the_method_said(path):
+    task = Task("two-turns", rehearsal.Numbers(turns=2), Metric("exact", rehearsal.exact))
+    grid = dataclasses.replace(rehearsal.grid(), tasks=(task,))
+    rehearse(path, grid, setting=rehearsal.setting(answerer=rehearsal.Repainted))
+    assert any(record.prompt == "another picture" for record in read_log(path).records)
+
+
+def test_a_grid_has_the_samples_of_a_log_that_it_asks_for(path):
+    log = rehearse(path, rehearsal.grid(number=5))
+    few = rehearsal.grid(number=2, keeps=(0.1,)).part_of(log)
+    assert {record.sample for record in few.records} == {"0-0", "0-1"}
+    assert {record.cell.keep for record in few.records} == {"1.0", "0.1"}
+    assert len(few.records) == 2 * 3 * 2 and few.runs == log.runs
+    assert rehearsal.grid(number=7).part_of(log) == log
 
 
 def test_samples_of_one_name_are_refused(path):

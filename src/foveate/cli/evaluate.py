@@ -3,18 +3,17 @@
 import datetime
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from foveate.cli import console
+from foveate.cli import console, grids
 from foveate.cli.ask import Attention, Device, Dtype, Json, Model, Quantized, Storage
 
 RUNS = Path("runs") / "eval"
-METHODS, KEEPS, NUMBER = "aircache,snapkv", "0.5,0.1", 300
+NUMBER = 300
 
 Tasks = Annotated[
     list[str] | None,
@@ -29,7 +28,9 @@ StudyName = Annotated[
 ]
 Methods = Annotated[
     str | None,
-    typer.Option("--methods", help=f"Names from `foveate methods`; {METHODS} if none is given."),
+    typer.Option(
+        "--methods", help=f"Names from `foveate methods`; {grids.METHODS} if none is given."
+    ),
 ]
 Entries = Annotated[
     list[str] | None,
@@ -47,7 +48,7 @@ Options = Annotated[
 ]
 Keep = Annotated[
     str | None,
-    typer.Option("--keep", help=f"Shares or tokens that are kept; {KEEPS} if not given."),
+    typer.Option("--keep", help=f"Shares or tokens that are kept; {grids.KEEPS} if not given."),
 ]
 Number = Annotated[
     int | None,
@@ -133,15 +134,15 @@ def command(
         "--entry": entry,
         "--option": option,
     }
-    chosen |= {"--keep": keep, "--data": data} | {_word(name): own[name] for name in own}
+    chosen |= {"--keep": keep, "--data": data} | {grids.word(name): own[name] for name in own}
     if study is None:
-        asked, grid = _asked(_tasks(names, data, own), chosen_entries(methods, entry, option), keep)
+        tasks = grids.tasks(names, data, own, number)
+        asked, grid = grids.asked(tasks, grids.entries(methods, entry, option), keep)
     else:
-        asked, grid = _study(study, chosen)
-    grid = _sized(grid, number, seeds, everything=data is not None)
+        asked, grid = grids.of_study(study, chosen)
+    grid = grids.sized(grid, number, seeds, everything=data is not None)
     with ranks.team() as team:
         path = team.same(lambda: out or RUNS / f"{study or _now()}.jsonl")
-        size = path.stat().st_size if path.exists() else 0
         with console.only_stderr(), _stoppable(path), console.meter(team.rank == 0) as meter:
             log = run(
                 grid,
@@ -152,17 +153,18 @@ def command(
                 team=team,
                 retry_failed=retry_failed,
                 on_progress=lambda now: meter(now.done, now.total, _doing(now)),
+                check=lambda before: check_asked(before, path, model, dtype, attn),
             )
     if team.rank > 0:  # the first one tells
         return
-    if path.stat().st_size == size:
-        check_asked(log, path, model, dtype, attn)
+    found = grid.part_of(log)
+    scores.tell_more(log, grid, found)
     if json:
-        console.print_json({"log": str(path), **scores.told(asked, grid, log)})
+        console.print_json({"log": str(path), **scores.told(asked, found)})
     else:
-        scores.show(asked, grid, log)
+        scores.show(asked, grid, found)
         console.out().print(f"log: {path}", soft_wrap=True)
-    if not scores.has_score(grid, log):
+    if not scores.has_score(found):
         raise typer.Exit(console.FAILED)
 
 
@@ -175,93 +177,6 @@ def _doing(now: Any) -> str:
     cell = now.cell and f"{now.cell.task} {now.cell.entry} {now.cell.keep}"
     failed = f"{now.failed} failed" if now.failed else ""
     return ", ".join(part for part in (cell or "loading the model", failed) if part)
-
-
-def _word(name: str) -> str:
-    """Return how an option is written on the command line."""
-    return "--" + name.replace("_", "-")
-
-
-def _tasks(names: list[str] | None, data: Path | None, own: dict[str, Any]) -> tuple[Any, ...]:
-    """Return the tasks of these names, and that of the data."""
-    from foveate.errors import InputError
-    from foveate.eval.tasks import task
-
-    found = tuple(task(name) for name in names or [])
-    if data is not None:
-        from foveate.eval.local import local_task
-
-        return (*found, local_task(data, **own))
-    for option, value in own.items():
-        if value is not None:
-            raise InputError(f"{_word(option)} is about files of yours; give --data, too")
-    if not found:
-        raise InputError(
-            "there is nothing to ask; give a task such as lookup-256, or --data, or --study; "
-            "`foveate eval list` shows them"
-        )
-    return found
-
-
-def chosen_entries(
-    methods: str | None, entries: list[str] | None, option: list[str] | None
-) -> tuple[Any, ...]:
-    """Return the methods with their options."""
-    from foveate.cli.options import parse_entry, parse_options
-    from foveate.errors import InputError
-    from foveate.eval.entry import Entry
-
-    if methods is None and not entries:
-        methods = METHODS
-    names = [name.strip() for name in (methods or "").split(",") if name.strip()]
-    if methods is not None and not names:
-        raise InputError(f"--methods {methods!r} names no method; leave it out, or give {METHODS}")
-    if option and not names:
-        raise InputError("--option is for --methods; write it into --entry, as snapkv(window=16)")
-    named = (Entry(name, parse_options(name, option or [])) for name in names)
-    return (*named, *map(parse_entry, entries or []))
-
-
-def _asked(tasks: tuple[Any, ...], entries: tuple[Any, ...], keep: str | None) -> tuple[Any, Any]:
-    """Return a study without tables of its own, and its grid."""
-    from foveate.cli.options import parse_keep, several
-    from foveate.eval.grid import Grid
-    from foveate.eval.study import Study
-
-    keeps = several("--keep", keep or KEEPS, parse_keep, KEEPS)
-    first = next((entry.label for entry in entries if entry.preset == "snapkv"), "snapkv")
-    names = tuple(task.name for task in tasks)
-    study = Study("", "", names, entries, keeps, (), reference=first)
-    return study, Grid(tasks, entries, keeps)
-
-
-def _study(name: str, chosen: dict[str, Any]) -> tuple[Any, Any]:
-    """Return the study of that name and its grid, or raise for what it brings along."""
-    from foveate.errors import InputError
-    from foveate.eval.study import study
-
-    found = study(name)
-    for option, value in chosen.items():
-        if value is not None:
-            raise InputError(f"study {name} brings its own tasks and methods; leave out {option}")
-    return found, found.grid()
-
-
-def _sized(grid: Any, number: int | None, seeds: str | None, everything: bool) -> Any:
-    """Return the grid with as many samples and seeds as were asked for."""
-    from foveate.cli.options import several
-    from foveate.errors import InputError
-
-    if seeds is not None:
-        grid = replace(grid, seeds=several("--seeds", seeds, int, "1,2"))
-        if everything and len(grid.seeds) > 1:
-            raise InputError(
-                "seeds of --data draw from the same rows, which would count more than once; give "
-                "one seed"
-            )
-    if number is not None or everything:
-        grid = replace(grid, number=number)
-    return grid
 
 
 @contextmanager

@@ -78,13 +78,12 @@ def command(
     json: Json = False,
 ) -> None:
     """Write one HTML file that shows which patches are kept, and what that does to the answer."""
-    from foveate.cli import models, options
-    from foveate.cli.evaluate import chosen_entries
+    from foveate.cli import grids, models, options
     from foveate.report import collect, write
     from foveate.report.document import check
 
     check(out)
-    entries = chosen_entries(METHODS if methods is None and not entry else methods, entry, option)
+    entries = grids.entries(METHODS if methods is None and not entry else methods, entry, option)
     keeps = options.several("--keep", keep, options.parse_keep, KEEPS)
     pictures, question = _asked(words, model, max_pixels)
     with console.only_stderr():

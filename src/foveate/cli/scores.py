@@ -11,7 +11,6 @@ from foveate.eval.entry import FULL
 from foveate.eval.grid import Grid
 from foveate.eval.log import Log
 from foveate.eval.outcomes import Outcome, outcomes
-from foveate.eval.record import Record
 from foveate.eval.results import scored, summary
 from foveate.eval.study import Axis, Layout, Study
 from foveate.eval.tables import tables
@@ -24,9 +23,9 @@ ARROWS = (
 )
 
 
-def told(study: Study, grid: Grid, log: Log) -> dict[str, Any]:
+def told(study: Study, log: Log) -> dict[str, Any]:
     """Return what was found out as plain values."""
-    result = _summary(study, grid, log)
+    result = summary(study.name, log)
     found = [one.to_dict() for one in outcomes(scored(result), study.reference)]
     left_out = ("study", "cells", "left_out")
     return {name: result[name] for name in result if name not in left_out} | {"outcomes": found}
@@ -35,7 +34,7 @@ def told(study: Study, grid: Grid, log: Log) -> dict[str, Any]:
 def show(study: Study, grid: Grid, log: Log) -> None:
     """Print the tables of the study, or one for each family of tasks if it has none."""
     screen = console.out()
-    result = _summary(study, grid, log)
+    result = summary(study.name, log)
     for one in [study] if study.layouts else _by_family(study, grid):
         cells = [cell for cell in result["cells"] if cell["task"] in one.tasks]
         for made in tables(one, {**result, "cells": cells}).values():
@@ -47,7 +46,7 @@ def show(study: Study, grid: Grid, log: Log) -> None:
         screen.print(_measured(found))
     compared = any(one.over != FULL.label for each in found for one in each.comparisons)
     screen.print(LEGEND + (ARROWS.format(beside=study.reference) if compared else ""))
-    _tell_failed(sum(one.failed for one in found), grid, log)
+    _tell_failed(sum(one.failed for one in found), log)
     commits = dict.fromkeys(run.commit for run in log.runs)
     if len(commits) > 1:
         console.err().print(
@@ -56,20 +55,26 @@ def show(study: Study, grid: Grid, log: Log) -> None:
         )
 
 
-def has_score(grid: Grid, log: Log) -> bool:
-    """Return whether any sample of the grid was answered and judged."""
-    return any(one.score is not None for one in _records(grid, log))
+def has_score(log: Log) -> bool:
+    """Return whether any sample was answered and judged."""
+    return any(one.score is not None for one in log.records)
 
 
-def _records(grid: Grid, log: Log) -> tuple[Record, ...]:
-    """Return those records of the log that are of this grid."""
+def tell_more(log: Log, grid: Grid, shown: Log) -> None:
+    """Print how many answers of the grid's cells are in the log, and not among those shown."""
     cells = set(grid.cells())
-    return tuple(one for one in log.records if one.cell in cells)
+    more = sum(one.cell in cells for one in log.records) - len(shown.records)
+    if more:
+        console.err().print(
+            f"note: {grid.number} samples of each task and seed were asked for, and the log has "
+            f"{more} answers to others, which are not shown; a larger --number shows them",
+            soft_wrap=True,
+        )
 
 
-def _tell_failed(failed: int, grid: Grid, log: Log) -> None:
+def _tell_failed(failed: int, log: Log) -> None:
     """Print how many samples failed, and what the first of them died of."""
-    errors = (one.error for one in _records(grid, log) if one.error)
+    errors = (one.error for one in log.records if one.error)
     if failed:
         why = next(errors, "").strip().splitlines()[-1:]
         console.out().print(
@@ -77,11 +82,6 @@ def _tell_failed(failed: int, grid: Grid, log: Log) -> None:
             f"does these samples again. The first: {''.join(why)}",
             markup=False,
         )
-
-
-def _summary(study: Study, grid: Grid, log: Log) -> dict[str, Any]:
-    """Return the summary of those records of the log that are of this grid."""
-    return summary(study.name, Log(log.runs, _records(grid, log)))
 
 
 def _by_family(study: Study, grid: Grid) -> Iterator[Study]:

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from foveate.errors import FoveateError, InputError
 from foveate.eval.entry import FULL, Entry, Keep
-from foveate.eval.log import Journal, Log, check_same
+from foveate.eval.log import Journal, Log, check_same, check_work
 from foveate.eval.origin import Identity, origin
 from foveate.eval.parts import adopt, part
 from foveate.eval.ranks import Alone, Team
 from foveate.eval.record import Cell, Record, Run
 from foveate.eval.task import Task
-from foveate.eval.unit import Setting, Unit, Work
+from foveate.eval.unit import Asked, Setting, Unit, Work
 from foveate.eval.workers import Here, Processes
 from foveate.method import Method
 
@@ -81,6 +81,23 @@ class Grid:
             for entry, keep in self.rows()
         ]
 
+    def part_of(self, log: Log) -> Log:
+        """Return what a log has of these cells, and in them of the samples that are asked for."""
+        cells = set(self.cells())
+        records = [one for one in log.records if one.cell in cells]
+        there: dict[tuple[str, int], set[str]] = {}
+        for one in records:
+            there.setdefault((one.cell.task, one.cell.seed), set()).add(one.sample)
+        sources = {task.name: task.source for task in self.tasks}
+        for (name, seed), known in there.items():
+            samples = sources[name].samples(self.number, seed)
+            if len(known) > len(samples):  # only then they need to be looked at
+                known &= {sample.id for sample in samples}
+        return Log(
+            log.runs,
+            tuple(one for one in records if one.sample in there[one.cell.task, one.cell.seed]),
+        )
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -102,13 +119,15 @@ def run(
     team: Team | None = None,
     retry_failed: bool = False,
     on_progress: Callable[[Progress], Any] = lambda progress: None,
+    check: Callable[[Run], Any] = lambda run: None,
 ) -> Log:
     """Return the log of the whole grid, of which only what is not in the file yet is worked out.
 
     `load` returns the model, once in every process; with more than one worker it must be a function
     of a module, perhaps with `functools.partial`. The file is that of `Journal`: it can be killed
     at any time, and the same call goes on with it. Processes of a `team` share the work if all of
-    them make the same call, and all return the same log.
+    them make the same call, and all return the same log. Of a log that goes on, `check` is
+    called with the last run, before anything is loaded or written, and raises where it may not.
     """
     setting, team = setting or Setting(), team or Alone()
     if min(workers, team.size) > 1:
@@ -124,12 +143,13 @@ def run(
 
         def planned() -> _Plan:
             main.append(files.enter_context(Journal(path)))
-            return _planned(main[0], work, grid, retry_failed)
+            return _planned(main[0], work, grid, retry_failed, check)
 
         plan = team.same(planned)
         on_progress(plan.progress)
         if plan.units:
             own = nullcontext(main[0]) if main else Journal(part(path, team.rank), path)
+            work = replace(work, prompts=plan.prompts)
             with own as journal:
                 _carry_out(plan, work, grid, workers, team, journal, on_progress)
             team.wait()
@@ -138,18 +158,36 @@ def run(
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is to be done, and how far all was before."""
+    """What is to be done, how far all was before, and what was asked then."""
 
     units: list[Unit]
     progress: Progress
+    prompts: dict[Asked, str]
 
 
-def _planned(journal: Journal, work: Work, grid: Grid, again: bool) -> _Plan:
-    adopt(journal)
-    journal.check(*_told(work), vars(work.setting))
+def _planned(
+    journal: Journal, work: Work, grid: Grid, again: bool, check: Callable[[Run], Any]
+) -> _Plan:
+    def may_go_on(before: Sequence[Run]) -> None:
+        check_work(before, *_told(work), vars(work.setting), journal.path)
+        if before:
+            check(before[-1])
+
+    adopt(journal, may_go_on)
     units, total = _left(work, journal, grid.cells(), again)
     done = total - sum(len(unit.indices) for unit in units)
-    return _Plan(units, Progress(done, total, 0 if again else _failed(journal.log, grid)))
+    records = grid.part_of(journal.log).records
+    failed = 0 if again else sum(one.error is not None for one in records)
+    return _Plan(units, Progress(done, total, failed), _asked(records))
+
+
+def _asked(records: Sequence[Record]) -> dict[Asked, str]:
+    """Return the prompts of samples, as they were when they were first answered."""
+    prompts: dict[Asked, str] = {}
+    for one in records:
+        if one.prompt:
+            prompts.setdefault((one.cell.task, one.cell.seed, one.sample), one.prompt)
+    return prompts
 
 
 def _carry_out(
@@ -190,7 +228,7 @@ def _begin(one: Run, journal: Journal, team: Team) -> None:
 def _whole(journal: Journal, grid: Grid, total: int) -> Log:
     """Return what all processes have written."""
     adopt(journal)
-    missing = total - len(_records(journal.log, grid))
+    missing = total - len(grid.part_of(journal.log).records)
     if missing > 0:
         raise FoveateError(
             f"{journal.path}: {missing} answers of other processes are not in its folder; let all "
@@ -234,17 +272,6 @@ def _left(
             units += [Unit(cell, tuple(indices)) for _, indices in slices]
     units.sort(key=lambda unit: unit.indices[0] // batch)
     return units, total
-
-
-def _failed(log: Log, grid: Grid) -> int:
-    """Return how many samples of the grid have failed."""
-    return sum(one.error is not None for one in _records(log, grid))
-
-
-def _records(log: Log, grid: Grid) -> list[Record]:
-    """Return what the log has of the grid."""
-    cells = set(grid.cells())
-    return [one for one in log.records if one.cell in cells]
 
 
 def _run(who: Identity, work: Work, grid: Grid, workers: int, processes: int) -> Run:

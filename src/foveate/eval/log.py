@@ -90,14 +90,6 @@ class Journal:
         """Return what the file holds."""
         return Log(tuple(self.runs), tuple(self.records.values()))
 
-    def check(
-        self, tasks: Mapping[str, str], methods: Mapping[str, str], settings: Mapping[str, Any]
-    ) -> None:
-        """Raise `InputError` if a task, method or setting was another when answers were given."""
-        if self.runs:
-            _check_settings(self.runs[-1], settings, self.path)
-        check_named(self.runs, {"tasks": tasks, "methods": methods}, self.path)
-
     def begin(self, run: Run) -> None:
         """Write down who goes on; raises `InputError` if that would not be the same experiment."""
         if self.runs:
@@ -141,7 +133,20 @@ class Journal:
         )
 
 
-def check_named(before: Sequence[Run], now: Mapping[str, Mapping[str, str]], path: Path) -> None:
+def check_work(
+    before: Sequence[Run],
+    tasks: Mapping[str, str],
+    methods: Mapping[str, str],
+    settings: Mapping[str, Any],
+    path: Path,
+) -> None:
+    """Raise `InputError` if a task, method or setting was another when answers were given."""
+    if before:
+        _check_settings(before[-1], settings, path)
+    _check_named(before, {"tasks": tasks, "methods": methods}, path)
+
+
+def _check_named(before: Sequence[Run], now: Mapping[str, Mapping[str, str]], path: Path) -> None:
     """Raise `InputError` if a task or method that has answers is another one now."""
     for kind, named in now.items():
         old = {name: told for run in before for name, told in getattr(run, kind).items()}
@@ -161,8 +166,8 @@ def check_same(before: Sequence[Run], now: Run, path: Path) -> None:
             f"{path}: begun with {last.model} ({last.revision}), and now it is {now.model} "
             f"({now.revision}); {_ADVICE}"
         )
-    _check_settings(last, dict.fromkeys(FIXED) | dict(now.settings), path)
-    check_named(before, {"tasks": now.tasks, "methods": now.methods}, path)
+    settings = dict.fromkeys(FIXED) | dict(now.settings)
+    check_work(before, now.tasks, now.methods, settings, path)
 
 
 def _check_settings(last: Run, now: Mapping[str, Any], path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 
 import foveate
 from foveate.errors import InputError
-from foveate.eval.log import Log
+from foveate.eval.record import Run
 
 __all__ = ["Identity", "check_asked", "origin"]
 
@@ -46,12 +46,11 @@ def _named(name: str) -> str:
     return folder.resolve().name if folder.is_dir() else name
 
 
-def check_asked(log: Log, path: Path, model: str | None, dtype: str, attn: str | None) -> None:
-    """Raise `InputError` if a log is of another model than that of these words, which load it.
+def check_asked(run: Run, path: Path, model: str | None, dtype: str, attn: str | None) -> None:
+    """Raise `InputError` if a run was of another model than that of these words, which load it.
 
     A log to which nothing is added needs no model, so that nothing else would notice.
     """
-    run = log.runs[-1]
     asked = {
         "model": (_named(model or "embedded"), run.model),
         "dtype": (run.settings["dtype"] if dtype == "auto" else dtype, run.settings["dtype"]),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import glob
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +23,35 @@ def part(path: str | Path, rank: int) -> Path:
     return Path(f"{path}.part{rank}")
 
 
-def adopt(journal: Journal) -> None:
+def adopt(journal: Journal, check: Callable[[Sequence[Run]], object] = lambda runs: None) -> None:
     """Write all that parts hold into the log, and remove them; what it has already is left out.
 
-    A kill at any moment loses nothing: a part goes only when the log has all of it on the disk.
+    `check` is called with the runs of the log and of all parts before anything is written, and
+    raises for those that may not go on. A kill at any moment loses nothing: parts go only when the
+    log has all of them on the disk.
     """
-    path = journal.path
-    for file in _parts(path):
-        with Journal(file) as found:
+    files = _parts(journal.path)
+    with ExitStack() as stack:
+        parts = [stack.enter_context(Journal(file)) for file in files]
+        runs = list(journal.runs)
+        for found in parts:
             for run in found.runs:
-                if journal.runs:
-                    check_same(journal.runs, run, file)
-                if _who(run) not in map(_who, journal.runs):
-                    journal.begin(run)
-            new = [record for key, record in found.records.items() if _is_new(journal, key, record)]
-            journal.append(new)
+                if runs:
+                    check_same(runs, run, found.path)
+                runs.append(run)
+        check(runs)
+        for found in parts:
+            _take(journal, found)
+    for file in files:
         file.unlink(missing_ok=True)
+
+
+def _take(journal: Journal, found: Journal) -> None:
+    for run in found.runs:
+        if _who(run) not in map(_who, journal.runs):
+            journal.begin(run)
+    new = [record for key, record in found.records.items() if _is_new(journal, key, record)]
+    journal.append(new)
 
 
 def _parts(path: Path) -> list[Path]:

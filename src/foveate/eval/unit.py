@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -16,9 +16,10 @@ from foveate.eval.record import Cell, Record
 from foveate.eval.task import Sample, Task
 from foveate.method import Method
 
-__all__ = ["LASTING", "Answers", "Desk", "Setting", "Unit", "Work", "failed"]
+__all__ = ["LASTING", "Answers", "Asked", "Desk", "Setting", "Unit", "Work", "failed"]
 
 LASTING = getattr(torch, "AcceleratorError", ())  # after one, a process can do nothing any more
+Asked = tuple[str, int, str]  # task, seed and sample
 
 
 class Answers(Protocol):
@@ -46,13 +47,17 @@ class Setting:
 
 @dataclass(frozen=True)
 class Work:
-    """All that a process needs to know once; `load` returns a `foveate.cli.models.Loaded`."""
+    """All that a process needs to know once; `load` returns a `foveate.cli.models.Loaded`.
+
+    `prompts` are the digests of what was asked before.
+    """
 
     load: Callable[[], Any]
     setting: Setting
     tasks: Mapping[str, Task]
     methods: Mapping[tuple[str, str], Method | None]  # by entry and keep
     number: int | None
+    prompts: Mapping[Asked, str] = field(default_factory=dict)
 
     def samples(self, cell: Cell) -> Sequence[Sample]:
         """Return the samples of a cell."""
@@ -87,17 +92,25 @@ class Desk:
         self._answers = answerer(loaded, storage=setting.storage, quantized=setting.quantized)
         self._measures = _fidelities() if setting.fidelity else None
         self._work = work
+        self._prompts = dict(work.prompts)
         self._sequences: dict[tuple[str, int], Sequence[Sample]] = {}
         self._slice: tuple[Any, list[Sample]] = (None, [])
 
     def records(self, unit: Unit) -> list[Record]:
         """Return a record of every sample; what raises is done again sample by sample.
 
-        An accelerator that broke is raised: every sample after it would fail, too.
+        An accelerator that broke is raised: every sample after it would fail, too. Raises
+        `InputError` for a sample that is not what other methods were asked.
         """
         samples = self._samples(unit)
+        found = self._tried(unit.cell, samples)
+        for sample, record in zip(samples, found, strict=True):
+            self._check_prompt(sample, record)
+        return found
+
+    def _tried(self, cell: Cell, samples: Sequence[Sample]) -> list[Record]:
         try:
-            return self._answered(unit.cell, samples)
+            return self._answered(cell, samples)
         except LASTING:
             raise
         except Exception:
@@ -105,8 +118,8 @@ class Desk:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if len(samples) == 1:
-            return [failed(unit.cell, samples[0].id, failure)]
-        return [self._alone(unit.cell, sample) for sample in samples]
+            return [failed(cell, samples[0].id, failure)]
+        return [self._alone(cell, sample) for sample in samples]
 
     def _alone(self, cell: Cell, sample: Sample) -> Record:
         try:
@@ -121,6 +134,21 @@ class Desk:
         method = self._work.methods[cell.entry, cell.keep]
         told = self._answers.answers(task, samples, method, measures=self._measures)
         return [_judged(cell, task, *pair) for pair in zip(samples, told, strict=True)]
+
+    def _check_prompt(self, sample: Sample, record: Record) -> None:
+        """Compare what was asked with what other methods were asked.
+
+        Later turns hold the answers to earlier ones, which are every method's own.
+        """
+        if len(sample.turns) > 1 or not record.prompt:
+            return
+        asked = (record.cell.task, record.cell.seed, sample.id)
+        if self._prompts.setdefault(asked, record.prompt) != record.prompt:
+            raise InputError(
+                f"sample {sample.id} of {record.cell.task} is not what it was when other methods "
+                "were asked: its picture has changed, or how the model reads it; put back what was "
+                "there, or give another file with --out"
+            )
 
     def _samples(self, unit: Unit) -> list[Sample]:
         """Return the unit's samples, which many units share one after the other."""
