@@ -135,6 +135,25 @@ def test_scores_are_drawn_over_budgets():
         assert [*panel.rules] == ["full cache"]
 
 
+def test_what_attention_was_asked_for_is_drawn_with_what_came_of_it():
+    path = ROOT / "benchmarks" / "results" / "eval-auto.json"
+    kept, right = drawing.charts(path)[""].panels
+    assert [line.name for line in kept.lines] == [line.name for line in right.lines]
+    cells: dict[str, list[dict[str, object]]] = {}
+    for cell in json.loads(path.read_text())["cells"]:
+        cells.setdefault(cell["entry"], []).append(cell)
+    label = {"in": "{} {:.0f}% in every layer", "over": "{} {:.0f}% over the model"}
+    for stored, told in zip(kept.lines, right.lines, strict=True):
+        method, kind = stored.name.split(", ")
+        assert stored.x == told.x == tuple(sorted(stored.x)) and len(stored.x) >= 3
+        for x, share, middle in zip(stored.x, stored.y, told.y, strict=True):
+            mine = cells[label[kind.split()[0]].format(method, x)]
+            assert share == pytest.approx(sum(c["kept"] for c in mine) / len(mine))
+            letters = "".join(c["scores"] for c in mine)
+            assert middle == pytest.approx(100 * letters.count("1") / len(letters))
+    assert kept.rules == {} and [*right.rules] == ["full cache"]
+
+
 def test_measures_are_drawn_over_places():
     path = ROOT / "benchmarks" / "results" / "eval-aircache-single.json"
     chart = drawing.charts(path)[""]

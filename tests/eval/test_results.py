@@ -292,6 +292,25 @@ def test_every_cell_is_a_row_of_the_csv():
     assert row["against"] == "snapkv" and row["n"] == "13"
     assert float(row["difference"]) == pytest.approx(sum(mine) / 13 - sum(theirs) / 13, abs=1e-4)
     assert float(row["p"]) == pytest.approx(mcnemar(mine, theirs), rel=1e-3)
+    whole = [right("full", 1.0, TASKS[0], i) for i in range(NUMBER)]
+    assert float(row["full_difference"]) == pytest.approx((sum(mine) - sum(whole)) / 13, abs=1e-4)
+    assert float(row["full_p"]) == pytest.approx(mcnemar(mine, whole), rel=1e-3)
+    full = next(r for r in rows if r["entry"] == "full")
+    assert {full[name] for name in ("against", "p", "full_difference", "full_p")} == {""}
+
+
+def test_perplexities_are_averaged_as_their_logarithms():
+    found = [replace(r, measures={"perplexity": 10.0 ** int(r.sample[5:])}) for r in records()]
+    found = [
+        replace(r, cell=replace(r.cell, seed=seed), measures={"perplexity": value})
+        for r in found
+        for seed, value in ((0, r.measures["perplexity"]), (1, 1.0))
+    ]
+    result = made(found)
+    assert {cell["measures"]["perplexity"] for cell in result["cells"]} == {1e6, 1.0}
+    told = [one.measures["perplexity"] for one in outcomes(scored(result), "snapkv")]
+    assert told == pytest.approx([1e3] * len(told))
+    assert shown(found, columns=("keep",), shows="perplexity")["rows"][1][1] == "1000.000"
 
 
 def test_a_cell_without_a_score_has_no_numbers_in_the_csv():
@@ -299,7 +318,7 @@ def test_a_cell_without_a_score_has_no_numbers_in_the_csv():
     rows = list(csv.DictReader(as_csv(STUDY, made(found)).splitlines()))
     row = next(r for r in rows if (r["task"], r["entry"], r["keep"]) == (TASKS[0], "h2o", "0.5"))
     assert (row["n"], row["failed"]) == ("13", "13")
-    assert {row[name] for name in ("score", "low", "high", "p", "kept", "bytes")} == {""}
+    assert {row[name] for name in ("score", "low", "high", "p", "full_p", "kept", "bytes")} == {""}
 
 
 @pytest.fixture

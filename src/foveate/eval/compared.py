@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from foveate.eval.entry import FULL
 from foveate.eval.results import Scored
 from foveate.eval.stats import mcnemar, mean_interval, paired
 
@@ -20,6 +21,7 @@ __all__ = [
 ]
 
 CERTAIN = 0.05
+WHOLE = "1.0"  # the budget of the full cache's cells
 SEED = 0  # of the bootstrap
 
 
@@ -48,14 +50,17 @@ def pairs(
 ) -> tuple[list[float], list[float]]:
     """Return scores of samples that these cells and those of another entry both answered.
 
-    `other` names that entry, given the cell's own; budget, task and seed are the same.
+    `other` names that entry, given the cell's own; budget, task and seed are the same. The full
+    cache has no budget.
     """
     known = {(c.cell.task, c.cell.entry, c.cell.keep, c.cell.seed): c for c in cells}
     mine: list[float] = []
     theirs: list[float] = []
     for one in found:
         c = one.cell
-        beside = known.get((c.task, other(c.entry), c.keep, c.seed))
+        name = other(c.entry)
+        keep = WHOLE if name == FULL.label else c.keep
+        beside = known.get((c.task, name, keep, c.seed))
         if beside is None or beside is one:
             continue
         for a, b in zip(one.scores, beside.scores, strict=True):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from foveate.eval.compared import p_value, pairs, reference
-from foveate.eval.results import scored
+from foveate.eval.entry import FULL
+from foveate.eval.results import Scored, scored
 from foveate.eval.stats import mean_interval
 from foveate.eval.study import Study
 
@@ -17,12 +17,19 @@ __all__ = ["as_csv"]
 
 
 def as_csv(study: Study, result: Mapping[str, Any]) -> str:
-    """Return all cells as CSV: scores with intervals, the reference beside, what is stored."""
+    """Return all cells as CSV: scores with intervals, what is stored, paired differences.
+
+    Differences are to the study's reference (`against`) and to the full cache, with p-values of
+    McNemar's exact test, or of a bootstrap where scores are graded.
+    """
     cells = scored(result)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
-        "task entry keep seed n failed score low high against difference p kept bytes".split()
+        [
+            *"task entry keep seed n failed score low high against difference p".split(),
+            *"kept bytes full_difference full_p".split(),
+        ]
     )
     for cell in cells:
         told = [score for score in cell.scores if score is not None]
@@ -31,11 +38,26 @@ def as_csv(study: Study, result: Mapping[str, Any]) -> str:
             mean, (low, high) = mean_interval(told)
             numbers = [f"{value:.4f}" for value in (mean, low, high)]
         against = reference(study.reference, cell.cell.entry)
-        mine, theirs = pairs([cell], cells, partial(reference, study.reference))
-        beside = ["", "", ""]
-        if mine:
-            gap = (sum(mine) - sum(theirs)) / len(mine)
-            beside = [against, f"{gap:.4f}", f"{p_value(mine, theirs):.4g}"]
+        beside = _differs(cell, cells, against)
         counts = (*vars(cell.cell).values(), len(cell.scores), cell.failed)
-        writer.writerow([*counts, *numbers, *beside, cell.shown("kept"), cell.shown("bytes")])
+        writer.writerow(
+            [
+                *counts,
+                *numbers,
+                against if any(beside) else "",
+                *beside,
+                cell.shown("kept"),
+                cell.shown("bytes"),
+                *_differs(cell, cells, FULL.label),
+            ]
+        )
     return out.getvalue()
+
+
+def _differs(cell: Scored, cells: Sequence[Scored], against: str) -> list[str]:
+    """Return the mean difference to another entry and its p-value, nothing without pairs."""
+    mine, theirs = pairs([cell], cells, lambda entry: against)
+    if not mine:
+        return ["", ""]
+    gap = (sum(mine) - sum(theirs)) / len(mine)
+    return [f"{gap:.4f}", f"{p_value(mine, theirs):.4g}"]

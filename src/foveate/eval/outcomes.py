@@ -9,7 +9,7 @@ from typing import Any
 
 from foveate.eval.compared import SEED, joined, reference
 from foveate.eval.entry import FULL
-from foveate.eval.results import Scored
+from foveate.eval.results import Scored, averaged
 from foveate.eval.stats import mcnemar, mean_interval, paired
 
 __all__ = ["Comparison", "Outcome", "outcomes"]
@@ -95,7 +95,7 @@ def _outcome(group: Sequence[Scored], comparisons: tuple[Comparison, ...]) -> Ou
         kept=_mean(one.shown("kept") for one in group),
         bytes=_mean(one.shown("bytes") for one in group),
         measures={
-            name: fmean(one.measures[name] for one in group if name in one.measures)
+            name: averaged(name, (one.measures[name] for one in group if name in one.measures))
             for name in dict.fromkeys(name for one in group for name in one.measures)
         },
         comparisons=comparisons,

@@ -7,10 +7,10 @@ from typing import Any
 
 from foveate.bench.subject import Chart, Line, Panel
 from foveate.eval import printed
-from foveate.eval.compared import joined, mean, percents
+from foveate.eval.compared import joined, percents
 from foveate.eval.entry import FULL
 from foveate.eval.looks import KEEP, Looks
-from foveate.eval.results import Scored, scored
+from foveate.eval.results import Scored, averaged, scored
 from foveate.eval.study import Study, study
 from foveate.eval.tables import printed_table
 
@@ -25,7 +25,9 @@ def charts(result: Mapping[str, Any]) -> dict[str, Chart]:
     """Return the charts of an evaluation's JSON by what is added to its name, perhaps none."""
     if result["study"] != PICTURES:
         drawn = study(result["study"])
-        return {"": _curves(drawn, scored(result))} if drawn.picture else {}
+        if drawn.curves:
+            return {"": _calibration(drawn, scored(result))}
+        return {"": curves(drawn, scored(result))} if drawn.picture else {}
     return {
         "-redundancy": _redundancy(result),
         "-coverage": _coverage(result["coverage"]),
@@ -72,37 +74,72 @@ def tables(
     }
 
 
-def _curves(drawn: Study, cells: Sequence[Scored]) -> Chart:
+def curves(drawn: Study, cells: Sequence[Scored]) -> Chart:
     """Return a panel for each task, and a line over the budgets for each method."""
     places = all(isinstance(keep, int) for keep in drawn.keeps)
     panels = []
     for task in drawn.tasks:
         here = [cell for cell in cells if cell.cell.task == task]
-        lines = tuple(_line(name, here, drawn.draws) for name in drawn.picture)
-        full = [score for c in here if c.cell.entry == FULL.label for score in c.scores]
-        rules = {"full cache": percents(full)[0]} if full and drawn.draws == "score" else {}
+        lines = tuple(_line(name, _budgets_of(name, here), drawn.draws) for name in drawn.picture)
         panels.append(
             Panel(
                 task,
                 "place in the order" if places else "kept, %",
                 "score, %" if drawn.draws == "score" else drawn.draws,
                 tuple(line for line in lines if line.x),
-                rules=rules,
+                rules=_rules(here) if drawn.draws == "score" else {},
                 log="x",
             )
         )
     return Chart(drawn.answers, tuple(panel for panel in panels if panel.lines))
 
 
-def _line(name: str, cells: Sequence[Scored], draws: str) -> Line:
-    """Return one method's scores with their intervals, or one of its measures."""
+def _calibration(drawn: Study, cells: Sequence[Scored]) -> Chart:
+    """Return what is kept and what is right over the share of attention that was asked for."""
+    named: dict[str, list[Scored]] = {}
+    for cell in cells:
+        named.setdefault(cell.cell.entry, []).append(cell)
+    found = {
+        name: {100 * share: named[entry] for share, entry in places.items() if entry in named}
+        for name, places in drawn.curves.items()
+    }
+    panels = (
+        Panel(
+            "",
+            "attention asked for, %",
+            "share of visual tokens kept" if draws == "kept" else "right, %",
+            tuple(_line(name, mine, draws) for name, mine in found.items() if mine),
+            rules={} if draws == "kept" else _rules(cells),
+        )
+        for draws in ("kept", "score")
+    )
+    return Chart(drawn.answers, tuple(panels))
+
+
+def _rules(cells: Sequence[Scored]) -> dict[str, float]:
+    """Return the full cache's score, if it was asked."""
+    full = joined([cell for cell in cells if cell.cell.entry == FULL.label])
+    return {"full cache": percents(full)[0]} if full else {}
+
+
+def _budgets_of(name: str, cells: Sequence[Scored]) -> dict[float, list[Scored]]:
+    """Return one method's cells by budget."""
     mine: dict[float, list[Scored]] = {}
     for cell in cells:
         if cell.cell.entry == name:
             mine.setdefault(_place(cell), []).append(cell)
+    return mine
+
+
+def _line(name: str, mine: Mapping[float, Sequence[Scored]], draws: str) -> Line:
+    """Return scores of cells by their place, with intervals, or one of their measures."""
     if draws != "score":
         told = {place: [cell.shown(draws) for cell in mine[place]] for place in sorted(mine)}
-        known = {place: mean(some) for place, some in told.items() if None not in some}
+        known = {
+            place: averaged(draws, [value for value in some if value is not None])
+            for place, some in told.items()
+            if None not in some
+        }
         return Line(name, tuple(known), tuple(known.values()))
     x = tuple(sorted(mine))
     found = [percents(joined(mine[place])) for place in x]

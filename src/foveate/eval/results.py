@@ -6,14 +6,14 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
-from statistics import fmean
+from statistics import fmean, geometric_mean
 from typing import Any
 
 from foveate.errors import InputError
 from foveate.eval.log import Log
 from foveate.eval.record import Cell, Record
 
-__all__ = ["Scored", "dumped", "scored", "summary"]
+__all__ = ["Scored", "averaged", "dumped", "scored", "summary"]
 
 Scores = tuple[float | None, ...]
 FAILED = "x"
@@ -35,7 +35,7 @@ class Scored:
         return sum(score is None for score in self.scores)
 
     def shown(self, what: str) -> float | None:
-        """Return what is stored ("kept", "bytes"), or the mean of a measure, if there is one."""
+        """Return what is stored ("kept", "bytes"), or the average of a measure, if there is one."""
         if self.failed == len(self.scores):
             return None
         return {**self.measures, "kept": self.kept, "bytes": self.bytes}.get(what)
@@ -106,10 +106,18 @@ def _cell(cell: Cell, records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
+def averaged(measure: str, values: Iterable[float]) -> float:
+    """Return the mean of a measure; of perplexities, which multiply, the geometric one."""
+    return geometric_mean(values) if measure.startswith("perplexity") else fmean(values)
+
+
 def _measures(records: Sequence[Record]) -> dict[str, float]:
     """Return the mean of every measure, without those that are endless, which JSON cannot say."""
     names = sorted({name for record in records for name in record.measures})
-    means = {name: fmean(r.measures[name] for r in records if name in r.measures) for name in names}
+    means = {
+        name: averaged(name, (r.measures[name] for r in records if name in r.measures))
+        for name in names
+    }
     return {name: round(mean, 5) for name, mean in means.items() if isfinite(mean)}
 
 

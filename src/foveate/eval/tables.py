@@ -10,7 +10,7 @@ from typing import Any
 
 from foveate.eval.compared import SEED, arrow, joined, mean, pairs, percent, reference
 from foveate.eval.entry import FULL
-from foveate.eval.results import Scored, scored
+from foveate.eval.results import Scored, averaged, scored
 from foveate.eval.stats import paired
 from foveate.eval.study import Axis, Layout, Printed, Study
 
@@ -202,7 +202,7 @@ class _Sheet:
             values = [
                 value for cell in found if (value := cell.shown(self.layout.shows)) is not None
             ]
-            return f"{mean(values):.3f}" if values else ""
+            return f"{averaged(self.layout.shows, values):.3f}" if values else ""
         scores = joined(found)
         failed = sum(score is None for score in scores)
         told = [percent(scores)] if failed < len(scores) else []

@@ -11,6 +11,7 @@ __all__ = ["AUTO"]
 MASSES = (0.5, 0.7, 0.8, 0.9, 0.95)
 WHOLE = (0.4, 0.5, 0.6, 0.7)
 OF_LAYERS = "{} {:.0%} in every layer"
+OF_MODEL = "foveate {:.0%} over the model"
 FAMILIES = ("long", "row", "second")
 
 
@@ -19,10 +20,7 @@ def entries() -> tuple[Entry, ...]:
     asked = [("foveate", mass) for mass in MASSES] + [("snapkv", mass) for mass in MASSES[2:]]
     return (
         *(visual(name, OF_LAYERS.format(name, mass), mass=mass) for name, mass in asked),
-        *(
-            visual("foveate", f"foveate {mass:.0%} over the model", mass=mass, over="model")
-            for mass in WHOLE
-        ),
+        *(visual("foveate", OF_MODEL.format(mass), mass=mass, over="model") for mass in WHOLE),
     )
 
 
@@ -37,4 +35,9 @@ AUTO = Study(
         Layout("right", "Right answers", columns=("task",), together=True),
     ),
     reference=OF_LAYERS.format("foveate", 0.95),
+    curves={
+        "foveate, in every layer": {mass: OF_LAYERS.format("foveate", mass) for mass in MASSES},
+        "foveate, over the model": {mass: OF_MODEL.format(mass) for mass in WHOLE},
+        "snapkv, in every layer": {mass: OF_LAYERS.format("snapkv", mass) for mass in MASSES[2:]},
+    },
 )
