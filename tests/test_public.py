@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -97,7 +98,7 @@ def test_importing_does_not_import_transformers():
 
 
 # who calls generate, and chooses tokens as it does
-ASKING = ("eval/answering.py", "serve/engine/reading.py", "serve/engine/sampling.py")
+ASKING = ("eval/asking/answering.py", "serve/engine/reading.py", "serve/engine/sampling.py")
 # models that are timed, beside the native caches of transformers
 MEASURED = ("bench/model.py", "bench/shapes.py", "bench/peer_worker.py")
 
@@ -127,8 +128,29 @@ def test_outside_packages_are_imported_in_their_seams_only(package, seams):
     assert {user for user in users if not user.startswith(seams)} == set()
 
 
+# what declared packages have as their own, and programs that have us as a part
+BROUGHT = ("huggingface_hub", "tokenizers", "tqdm", "anyio", "pydantic", "starlette", "loguru")
+BESIDE = ("accelerate", "jaxtyping", "lmms_eval", "triton", "vllm", "vlmeval")
+
+
+def test_what_is_imported_is_declared():
+    text = (SOURCE.parents[1] / "pyproject.toml").read_text().partition("[project.scripts]")[0]
+    found = re.findall(r'"([a-z0-9-]+)(?:\[[a-z,]+\])?>=', text)
+    declared = {name.replace("-", "_").replace("pillow", "PIL") for name in found}
+    used = set().union(*map(imported, SOURCE.rglob("*.py")))
+    known = {*sys.stdlib_module_names, *BROUGHT, *BESIDE, "foveate"}
+    assert used - known <= declared
+
+
 def test_environment_is_read_by_the_command_line_only():
     readers = [p for p in SOURCE.rglob("*.py") if "os.environ" in p.read_text()]
-    allowed = ("cli/", "bench/gate.py", "bench/peers.py", "eval/ranks.py", "tiny/train", "tiny/")
+    allowed = (
+        "cli/",
+        "bench/gate.py",
+        "bench/peers.py",
+        "eval/running/ranks.py",
+        "tiny/train",
+        "tiny/",
+    )
     names = {str(path.relative_to(SOURCE)) for path in readers}
     assert {name for name in names if not name.startswith(allowed)} == set()
