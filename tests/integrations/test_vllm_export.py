@@ -168,6 +168,8 @@ def test_what_does_not_fit_is_refused_by_name(models, tmp_path):
         export(replace(ready, first=torch.zeros(2)), tmp_path)
     with pytest.raises(InputError, match="pad='zeros' is not known"):
         prefill(model, inputs, EVEN["snapkv"], pad="zeros")
+    with pytest.raises(InputError, match=r"max_new_tokens=3 came.*give vLLM max_tokens"):
+        prefill(model, inputs, EVEN["snapkv"], max_new_tokens=3)
     with pytest.raises(InputError, match=r"the name '\.\./page' is a path"):
         export(ready, tmp_path / "handed", name="../page")
     assert not list(tmp_path.iterdir())

@@ -59,6 +59,11 @@ def prefill(
     token is the most likely one unless `settings`, those of `model.generate`, say otherwise.
     """
     check_choice("pad", pad, PADS)
+    if settings.get("max_new_tokens", 1) != 1:
+        raise InputError(
+            f"max_new_tokens={settings['max_new_tokens']} came, but a prompt is read up to the "
+            "first token of its answer; leave it out, and give vLLM max_tokens"
+        )
     cache = CompressedCache(model, padded(method) if pad == "next-best" else method)
     settings = {"do_sample": False, "max_new_tokens": 1, **settings}
     with noted_positions(model, cache) as passes:
