@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 VENV=${VENV:-.venv}
-tests=${MATRIX_TESTS:-$(ls -d tests/hf tests/cache 2>/dev/null || true)}
+tests=${MATRIX_TESTS:-$(ls -d tests/hf tests/cache tests/serve/test_engine*.py 2>/dev/null || true)}
 versions=("$@")
 [ ${#versions[@]} -gt 0 ] || versions=(4.57 5.4 5.14 newest)
 
