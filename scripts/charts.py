@@ -23,7 +23,7 @@ def charts(path: Path) -> dict[str, Chart]:
     if result.get("what") in SUBJECTS:  # other programs measure, too, and draw nothing
         return {"": SUBJECTS[result["what"]].chart(result)}
     if "study" in result:
-        from foveate.eval import pictures
+        from foveate.eval.showing import pictures
 
         return pictures.charts(result)
     return {}

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from foveate.errors import FoveateError
-from foveate.eval.listed import as_csv
+from foveate.eval.judging.results import dumped, summary
 from foveate.eval.log import read_log
-from foveate.eval.pictures import PICTURES, looked
-from foveate.eval.pictures import tables as picture_tables
-from foveate.eval.results import dumped, summary
+from foveate.eval.showing.listed import as_csv
+from foveate.eval.showing.pictures import PICTURES, looked
+from foveate.eval.showing.pictures import tables as picture_tables
+from foveate.eval.showing.tables import tables
 from foveate.eval.study import studies, study
-from foveate.eval.tables import tables
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -50,8 +50,8 @@ def found(name: str, root: Path) -> dict[str, Any] | None:
 def write_pictures(root: Path, number: int) -> Path:
     """Look at the embedded model and write down what is seen; return where."""
     from foveate.cli.models import load
-    from foveate.eval.looks import Looks
-    from foveate.eval.origin import origin
+    from foveate.eval.running.origin import origin
+    from foveate.eval.showing.looks import Looks
 
     seen = looked(Looks(load(attn="eager"), number))
     path = committed(root, PICTURES)

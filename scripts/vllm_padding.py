@@ -19,7 +19,7 @@ import foveate
 from foveate import tiny
 from foveate.bench.result import origin
 from foveate.errors import InputError
-from foveate.eval.answering import conversation
+from foveate.eval.asking.answering import conversation
 from foveate.eval.generated import Documents
 from foveate.integrations.vllm import Prefilled, export, prefill
 from foveate.method import Method

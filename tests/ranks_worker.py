@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 
 import rehearsal
-from foveate.eval import ranks
 from foveate.eval.grid import Grid, run
+from foveate.eval.running import ranks
 
 ANSWERED: Counter[str] = Counter()
 

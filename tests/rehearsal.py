@@ -18,8 +18,8 @@ from foveate.cli.models import Loaded
 from foveate.errors import MethodError
 from foveate.eval.entry import Entry
 from foveate.eval.grid import Grid
+from foveate.eval.running.unit import Setting
 from foveate.eval.task import Message, Metric, Sample, Task
-from foveate.eval.unit import Setting
 
 
 @dataclass(frozen=True)

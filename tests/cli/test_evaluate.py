@@ -13,8 +13,8 @@ from PIL import Image
 from foveate import bench
 from foveate.errors import FoveateError
 from foveate.eval.log import Journal, read_log
-from foveate.eval.parts import part
-from foveate.eval.unit import Desk
+from foveate.eval.running.parts import part
+from foveate.eval.running.unit import Desk
 
 SMALL = ("lookup-144", "--number", "2", "--batch", "2", "--device", "cpu")
 

@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from foveate.cli import console
+from foveate.eval.running.unit import Desk
 from foveate.eval.tasks import task
-from foveate.eval.unit import Desk
 
 SMALL = ("lookup-144", "--number", "2", "--keep", "0.5", "--device", "cpu")
 

@@ -16,7 +16,7 @@ from families import EOS, IMAGE
 from foveate.cli.models import load
 from foveate.errors import InputError
 from foveate.eval import fidelity as module
-from foveate.eval.answering import Answerer
+from foveate.eval.asking.answering import Answerer
 from foveate.eval.fidelity import Fidelities, Fidelity, Reference, fidelity, masses, references
 from foveate.eval.tasks import task
 from foveate.hf import attended

@@ -19,9 +19,9 @@ from foveate.eval.entry import FULL, Entry
 from foveate.eval.grid import Grid, run
 from foveate.eval.log import read_log
 from foveate.eval.record import Cell
+from foveate.eval.running.unit import Work
+from foveate.eval.running.workers import Processes
 from foveate.eval.task import Metric, Task
-from foveate.eval.unit import Work
-from foveate.eval.workers import Processes
 
 
 def answers(log):

@@ -7,10 +7,10 @@ import pytest
 
 import foveate
 from foveate.errors import InputError
-from foveate.eval import printed
-from foveate.eval.single import Nth, Single
+from foveate.eval.showing.tables import reference
+from foveate.eval.studies import printed
+from foveate.eval.studies.single import Nth, Single
 from foveate.eval.study import Printed, studies, study
-from foveate.eval.tables import reference
 from foveate.eval.tasks import task
 from foveate.score import Attention
 from samples import PROMPTS, kinds_of, observations

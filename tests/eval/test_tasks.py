@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from foveate.errors import InputError
-from foveate.eval.answering import conversation
+from foveate.eval.asking.answering import conversation
 from foveate.eval.generated import FIRST_SEED, INITIALS, SPAN, Documents
 from foveate.eval.tasks import FAMILIES, task, tasks
 from foveate.tiny.documents import HELD_OUT, document

@@ -7,7 +7,7 @@ from torch import nn
 import foveate
 from foveate import tiny
 from foveate.cli.models import Loaded
-from foveate.eval.answering import Answerer
+from foveate.eval.asking.answering import Answerer
 from foveate.eval.tasks import task
 from foveate.hf.encoded import ENCODER, Encoded
 

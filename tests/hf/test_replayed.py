@@ -9,7 +9,7 @@ import foveate
 import gold
 from foveate import tiny
 from foveate.cli.models import Loaded
-from foveate.eval.answering import Answerer
+from foveate.eval.asking.answering import Answerer
 from foveate.eval.tasks import task
 from foveate.hf.replayed import Replayed
 from seam import candidates, check_same, same

@@ -10,7 +10,7 @@ import typer
 from foveate.cli import application
 from foveate.cli.options import parse_entry, parse_keep
 from foveate.errors import MethodError
-from foveate.eval.shapes import shape
+from foveate.eval.local.shapes import shape
 from foveate.integrations.compression import take_apart
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/harnesses.md").read_text()

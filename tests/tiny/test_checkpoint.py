@@ -8,7 +8,7 @@ import torch
 from transformers import Qwen3VLForConditionalGeneration, pipeline
 
 from foveate.cli.models import Loaded
-from foveate.eval.answering import Answerer
+from foveate.eval.asking.answering import Answerer
 from foveate.tiny import CHECKPOINT, document, load
 from foveate.tiny.evaluate import Case, answers, examples, share
 from foveate.tiny.layouts import LAYOUTS

@@ -121,9 +121,9 @@ def command(
         return
     from foveate.cli import models, scores
     from foveate.errors import InputError
-    from foveate.eval import ranks
     from foveate.eval.grid import Setting, run
-    from foveate.eval.origin import check_asked
+    from foveate.eval.running import ranks
+    from foveate.eval.running.origin import check_asked
 
     if retry_failed and out is None and study is None:
         raise InputError("--retry-failed goes on with a log; give it with --out")
@@ -194,8 +194,8 @@ def _stoppable(path: Path) -> Iterator[None]:
 
 def _list() -> None:
     """Print all names that the command knows."""
+    from foveate.eval.local.shapes import SHAPES
     from foveate.eval.metrics import METRICS
-    from foveate.eval.shapes import SHAPES
     from foveate.eval.study import studies
     from foveate.eval.tasks import tasks
 

@@ -9,11 +9,11 @@ from rich.table import Table
 from foveate.cli import console
 from foveate.eval.entry import FULL
 from foveate.eval.grid import Grid
+from foveate.eval.judging.outcomes import Outcome, outcomes
+from foveate.eval.judging.results import scored, summary
 from foveate.eval.log import Log
-from foveate.eval.outcomes import Outcome, outcomes
-from foveate.eval.results import scored, summary
+from foveate.eval.showing.tables import tables
 from foveate.eval.study import Axis, Layout, Study
-from foveate.eval.tables import tables
 
 LEGEND = "Mean score in percent ± half of the 95 % interval."
 ARROWS = (

@@ -15,13 +15,13 @@ from typing import Any
 from foveate.errors import FoveateError, InputError
 from foveate.eval.entry import FULL, Entry, Keep
 from foveate.eval.log import Journal, Log, check_same, check_work
-from foveate.eval.origin import Identity, origin
-from foveate.eval.parts import adopt, part
-from foveate.eval.ranks import Alone, Team
 from foveate.eval.record import Cell, Record, Run
+from foveate.eval.running.origin import Identity, origin
+from foveate.eval.running.parts import adopt, part
+from foveate.eval.running.ranks import Alone, Team
+from foveate.eval.running.unit import Asked, Setting, Unit, Work
+from foveate.eval.running.workers import Here, Processes
 from foveate.eval.task import Task
-from foveate.eval.unit import Asked, Setting, Unit, Work
-from foveate.eval.workers import Here, Processes
 from foveate.method import Method
 
 __all__ = ["Grid", "Progress", "Setting", "run"]

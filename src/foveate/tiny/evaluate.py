@@ -13,9 +13,9 @@ from rich.table import Table
 import foveate
 from foveate import Method
 from foveate.cli.models import Loaded
-from foveate.eval.answering import Answerer
+from foveate.eval.asking.answering import Answerer
 from foveate.eval.generated import FIRST_SEED
-from foveate.eval.origin import origin
+from foveate.eval.running.origin import origin
 from foveate.eval.task import Message, Sample
 from foveate.eval.tasks import task
 from foveate.tiny import load

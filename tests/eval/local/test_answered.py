@@ -5,7 +5,7 @@ import io
 import pytest
 
 from foveate.cli.models import load
-from foveate.eval.answering import Answerer
+from foveate.eval.asking.answering import Answerer
 from foveate.eval.local import local_task
 from foveate.tiny.documents import document
 from questions import all_of

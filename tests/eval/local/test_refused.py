@@ -9,7 +9,7 @@ import pytest
 
 from foveate.errors import InputError, MissingExtra
 from foveate.eval.local import local_task
-from foveate.eval.shapes import SHAPES
+from foveate.eval.local.shapes import SHAPES
 from questions import all_of, mile, png, row
 
 

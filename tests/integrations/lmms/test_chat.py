@@ -9,7 +9,7 @@ import foveate.hf.cache
 from foveate import InputError, MethodError
 from foveate.cli.models import load
 from foveate.cli.options import build_method
-from foveate.eval.answering import Answerer
+from foveate.eval.asking.answering import Answerer
 from foveate.eval.tasks import task
 from foveate.integrations.lmms_eval.chat import NEW_TOKENS, Foveate, generation
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 import foveate
 from foveate.errors import InputError, MethodError
-from foveate.eval.answering import Answerer
+from foveate.eval.asking.answering import Answerer
 from foveate.integrations.ray import BatchGenerator
 
 from .conftest import KEEP, METHOD, TOKENS, ask, batch, pages, png

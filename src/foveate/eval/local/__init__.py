@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from foveate.errors import InputError
-from foveate.eval import shapes
-from foveate.eval.local import milebench, rows
+from foveate.eval.local import milebench, rows, shapes
+from foveate.eval.local.shapes import Shape
 from foveate.eval.local.source import Columns, Local
 from foveate.eval.metrics import metric as find_metric
-from foveate.eval.shapes import Shape
 from foveate.eval.task import Metric, Task
 
 __all__ = ["local_task"]
@@ -26,7 +25,7 @@ def local_task(
 ) -> Task:
     """Return the task of a table's rows.
 
-    A shape knows columns, prompt, metric and length of a benchmark (`foveate.eval.shapes`); what is
+    A shape knows columns, prompt, metric and length of a benchmark, as `shapes` has them; what is
     given beside it goes before. Without one, images, question and answers are looked for under
     their usual names, and answers must be said exactly. Images may be paths, beside the table or in
     its folder `images`. Places in a question (`<image>`, `<ImageHere>`, `{image#1}`) take the

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from foveate.eval import printed
 from foveate.eval.entry import Entry
-from foveate.eval.single import Single
+from foveate.eval.studies import printed
 from foveate.eval.studies.parts import tasks, visual
+from foveate.eval.studies.single import Single
 from foveate.eval.study import Layout, Study
 
 __all__ = ["ALPHA", "BUDGET", "MERGE", "SINGLE", "SIZES", "WINDOW"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from foveate.eval import printed
 from foveate.eval.entry import Entry
+from foveate.eval.studies import printed
 from foveate.eval.studies.parts import tasks
 from foveate.eval.study import Layout, Study
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from foveate.eval import printed
 from foveate.eval.entry import Entry
+from foveate.eval.studies import printed
 from foveate.eval.studies.parts import measured, tasks
 from foveate.eval.study import Layout, Study
 

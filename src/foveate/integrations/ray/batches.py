@@ -13,9 +13,9 @@ import foveate
 from foveate import Method
 from foveate.cli import models
 from foveate.errors import FoveateError, InputError
-from foveate.eval.answering import Answerer, Told
+from foveate.eval.asking.answering import Answerer, Told
+from foveate.eval.running.unit import LASTING
 from foveate.eval.task import Metric, Sample, Task
-from foveate.eval.unit import LASTING
 from foveate.integrations.ray.actors import use_threads
 from foveate.integrations.ray.cells import Reader
 

@@ -19,8 +19,8 @@ from foveate.cli.answers import cache_bytes, prepare_chats
 from foveate.cli.images import open_image
 from foveate.cli.models import Loaded
 from foveate.errors import InputError
+from foveate.eval.asking.turns import Seen, together
 from foveate.eval.task import Message, Part, Sample, Task
-from foveate.eval.turns import Seen, together
 from foveate.hf.encoded import Encoded
 from foveate.hf.kinds import visual_ids
 from foveate.hf.replayed import Replayed

@@ -13,10 +13,10 @@ import pytest
 import ranks_worker
 import rehearsal
 from foveate.errors import FoveateError, InputError
-from foveate.eval import ranks
 from foveate.eval.grid import run
 from foveate.eval.log import Journal, read_log
-from foveate.eval.parts import adopt, part
+from foveate.eval.running import ranks
+from foveate.eval.running.parts import adopt, part
 from launching import environment, launched
 
 LIMIT = 180  # seconds

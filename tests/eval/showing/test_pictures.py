@@ -10,11 +10,11 @@ import torch
 from scipy.spatial.distance import jensenshannon
 
 from foveate.cli.models import load
-from foveate.eval import pictures
 from foveate.eval.entry import Entry
-from foveate.eval.looks import COVERING, SHARING, Looks, averaged, divergence, plane
+from foveate.eval.showing import pictures
+from foveate.eval.showing.looks import COVERING, SHARING, Looks, averaged, divergence, plane
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 LAYERS, HEADS, TOKENS, KEPT = 6, 2, 256, 26
 
 

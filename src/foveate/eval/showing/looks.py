@@ -14,7 +14,7 @@ import foveate
 from foveate.calibration.keys import redundancy
 from foveate.cli.answers import prepare_chats
 from foveate.cli.models import Loaded
-from foveate.eval.answering import conversation
+from foveate.eval.asking.answering import conversation
 from foveate.eval.entry import Entry
 from foveate.eval.task import Sample
 from foveate.eval.tasks import task

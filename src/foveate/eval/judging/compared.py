@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from foveate.eval.entry import FULL
-from foveate.eval.results import Scored
-from foveate.eval.stats import mcnemar, mean_interval, paired
+from foveate.eval.judging.results import Scored
+from foveate.eval.judging.stats import mcnemar, mean_interval, paired
 
 __all__ = [
     "SEED",

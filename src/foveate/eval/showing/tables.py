@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
-from foveate.eval.compared import SEED, arrow, joined, mean, pairs, percent, reference
 from foveate.eval.entry import FULL
-from foveate.eval.results import Scored, averaged, scored
-from foveate.eval.stats import paired
+from foveate.eval.judging.compared import SEED, arrow, joined, mean, pairs, percent, reference
+from foveate.eval.judging.results import Scored, averaged, scored
+from foveate.eval.judging.stats import paired
 from foveate.eval.study import Axis, Layout, Printed, Study
 
 __all__ = ["printed_table", "tables"]

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from foveate.bench.subject import Chart, Line, Panel
-from foveate.eval import printed
-from foveate.eval.compared import joined, percents
 from foveate.eval.entry import FULL
-from foveate.eval.looks import KEEP, Looks
-from foveate.eval.results import Scored, averaged, scored
+from foveate.eval.judging.compared import joined, percents
+from foveate.eval.judging.results import Scored, averaged, scored
+from foveate.eval.showing.looks import KEEP, Looks
+from foveate.eval.showing.tables import printed_table
+from foveate.eval.studies import printed
 from foveate.eval.study import Study, study
-from foveate.eval.tables import printed_table
 
 __all__ = ["PICTURES", "charts", "looked"]
 

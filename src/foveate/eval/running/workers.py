@@ -15,7 +15,7 @@ import torch
 
 from foveate.errors import FoveateError
 from foveate.eval.record import Record
-from foveate.eval.unit import LASTING, Desk, Unit, Work, failed
+from foveate.eval.running.unit import LASTING, Desk, Unit, Work, failed
 
 __all__ = ["Here", "Processes"]
 

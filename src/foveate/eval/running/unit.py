@@ -11,8 +11,8 @@ import torch
 
 import foveate
 from foveate.errors import InputError
-from foveate.eval.origin import Identity
 from foveate.eval.record import Cell, Record
+from foveate.eval.running.origin import Identity
 from foveate.eval.task import Sample, Task
 from foveate.method import Method
 
@@ -23,7 +23,7 @@ Asked = tuple[str, int, str]  # task, seed and sample
 
 
 class Answers(Protocol):
-    """Whoever answers samples: `foveate.eval.answering.Answerer` does."""
+    """Whoever answers samples: `foveate.eval.asking.answering.Answerer` does."""
 
     def answers(
         self, task: Task, samples: Sequence[Sample], method: Method | None, *, measures: Any = None
@@ -84,7 +84,7 @@ class Desk:
         setting = work.setting
         answerer = setting.answerer
         if answerer is None:
-            from foveate.eval.answering import Answerer
+            from foveate.eval.asking.answering import Answerer
 
             _check(loaded.model, work)
             answerer = Answerer

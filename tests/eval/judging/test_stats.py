@@ -5,8 +5,8 @@ import pytest
 from scipy import stats as scipy_stats
 
 from foveate.errors import InputError
-from foveate.eval import stats
-from foveate.eval.stats import mcnemar, mean_interval, paired
+from foveate.eval.judging import stats
+from foveate.eval.judging.stats import mcnemar, mean_interval, paired
 
 
 def graded(seed, number=37):

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
 
-from foveate.eval.compared import SEED, joined, reference
 from foveate.eval.entry import FULL
-from foveate.eval.results import Scored, averaged
-from foveate.eval.stats import mcnemar, mean_interval, paired
+from foveate.eval.judging.compared import SEED, joined, reference
+from foveate.eval.judging.results import Scored, averaged
+from foveate.eval.judging.stats import mcnemar, mean_interval, paired
 
 __all__ = ["Comparison", "Outcome", "outcomes"]
 

@@ -12,16 +12,16 @@ import results as program
 
 from foveate.errors import InputError
 from foveate.eval.entry import Entry
-from foveate.eval.listed import as_csv
+from foveate.eval.judging.outcomes import outcomes
+from foveate.eval.judging.results import dumped, scored, summary
+from foveate.eval.judging.stats import mcnemar, mean_interval, paired
 from foveate.eval.log import Log
-from foveate.eval.outcomes import outcomes
 from foveate.eval.record import Cell, Record, Run
-from foveate.eval.results import dumped, scored, summary
-from foveate.eval.stats import mcnemar, mean_interval, paired
+from foveate.eval.showing.listed import as_csv
+from foveate.eval.showing.tables import tables
 from foveate.eval.study import Layout, Printed, Study
-from foveate.eval.tables import tables
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 TASKS = ("lookup-144", "row-144", "row-256")
 STUDY = Study(
     name="made-up",

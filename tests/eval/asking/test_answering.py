@@ -14,7 +14,7 @@ from foveate import tiny
 from foveate.cli.answers import prepare_chats
 from foveate.cli.models import Loaded
 from foveate.errors import InputError
-from foveate.eval.answering import Answerer, conversation
+from foveate.eval.asking.answering import Answerer, conversation
 from foveate.eval.generated import Documents
 from foveate.eval.metrics import metric
 from foveate.eval.task import Message, Sample, Task

@@ -7,10 +7,10 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from foveate.eval.compared import p_value, pairs, reference
 from foveate.eval.entry import FULL
-from foveate.eval.results import Scored, scored
-from foveate.eval.stats import mean_interval
+from foveate.eval.judging.compared import p_value, pairs, reference
+from foveate.eval.judging.results import Scored, scored
+from foveate.eval.judging.stats import mean_interval
 from foveate.eval.study import Study
 
 __all__ = ["as_csv"]

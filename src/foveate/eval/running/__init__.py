@@ -1,0 +1,1 @@
+"""The work of a grid in units, whoever does them: one process, several, or several machines."""
