@@ -201,6 +201,20 @@ def test_fields_arrive_at_the_engine(scripted):
     assert engine.seen[1].logprobs == 0 and engine.seen[1].temperature is None
 
 
+def test_an_answer_comes_back_as_a_message_of_the_next_turn(scripted):
+    engine, client = scripted(hello)
+    turns = messages("hi")
+    said = client.chat.completions.create(model="embedded", messages=turns).choices[0].message
+    empty = {**said.model_dump(), "tool_calls": []}  # as some write it down
+    for again in (said, empty):
+        client.chat.completions.create(model="embedded", messages=[*turns, again, *turns])
+        told = engine.seen[-1].messages[1]
+        assert told == {"role": "assistant", "content": [{"type": "text", "text": "HELLO"}]}
+    called = {**empty, "tool_calls": [{"type": "function"}]}
+    with pytest.raises(openai.BadRequestError, match="tool_calls"):
+        client.chat.completions.create(model="embedded", messages=[*turns, called])
+
+
 def chances(ask, ticket):
     other = Chance(4, "\ufffd", float("-inf"))
     yield Piece("HÉ", (Chance(1, "H", -0.5, (Chance(1, "H", -0.5), other)), Chance(2, "É", -1.0)))

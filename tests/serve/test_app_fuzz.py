@@ -216,6 +216,10 @@ def test_what_may_be_asked_is_answered_by_the_engine_or_refused(real, kv, text, 
     assert "internal_error" not in answer.text
 
 
+def _part(kind):
+    return {"role": "user", "content": [{"type": kind}]}
+
+
 HOSTILE = {
     "deep": b'{"messages":' + b"[" * 100_000,
     "deep and closed": b'{"model":' + b"[" * 50_000 + b"]" * 50_000 + b"}",
@@ -233,6 +237,7 @@ HOSTILE = {
     "proto": b'{"__proto__": {"x": 1}, "constructor": 1}',
     "long name": b'{"' + b"x" * 1_000_000 + b'": 1}',
     "long role": json.dumps({**BODY, "messages": [{"role": "x" * 10**6}]}).encode(),
+    "long type": json.dumps({**BODY, "messages": [_part("x" * 10**6)]}).encode(),
     "long method": json.dumps({**BODY, "kv": {"method": "x" * 10**6}}).encode(),
     "long option": json.dumps({**BODY, "kv": {"x" * 10**6: 1}}).encode(),
     "long word": json.dumps({**BODY, "kv": {"scope": "x" * 10**6}}).encode(),

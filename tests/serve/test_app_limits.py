@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from foveate.errors import InputError
-from foveate.serve import Settings
+from foveate.serve import Settings, schema
 from foveate.serve.engine.asking import Done, Piece
 from serving import CHAT, Script, chat, hello, messages, problem, raw, room, served, until
 
@@ -96,7 +96,7 @@ def test_requests_in_flight_share_a_room(serve):
     engine = Script(waiting)
     url = serve(engine=engine, room_bytes=15_000)
     place = urlsplit(url)
-    body = json.dumps(chat(user="x" * 3_000)).encode()
+    body = json.dumps(chat(user="x" * 3_000, max_tokens=1)).encode()
     head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
     with socket.create_connection((place.hostname, place.port)) as peer:
         peer.sendall(head.encode() + f"content-length: {len(body)}\r\n\r\n".encode() + body)
@@ -113,11 +113,36 @@ def test_requests_in_flight_share_a_room(serve):
         ({"max_new_tokens": 10}, {"max_completion_tokens": 11}, "max_completion_tokens"),
         ({"messages": 2}, {"messages": messages() * 3}, "messages"),
         ({"pictures": 1}, {"messages": messages("A", "data:,", "data:,")}, "messages"),
+        ({"characters": 9}, {"messages": messages("ABCDE") * 2}, "messages"),
     ],
 )
 def test_counts_have_limits(serve, limit, sent, name):
     error = problem(httpx.post(serve(**limit) + CHAT, json=chat(**sent)), 400, "invalid_value")
     assert error["param"] == name and "allowed here" in error["message"]
+
+
+@pytest.mark.parametrize(
+    "many",
+    [[0] * 20_001, [[]] * 20_001, {str(n): "" for n in range(20_001)}, ["\\" + '"'] * 20_001],
+)
+def test_a_body_of_countless_values_is_not_read(serve, monkeypatch, many):
+    monkeypatch.setattr(schema, "read", None)  # which needs a thousand times the body's bytes
+    answer = httpx.post(serve() + CHAT, json=chat(messages=many))
+    assert "20,000 values" in problem(answer, 400)["message"]
+
+
+def test_signs_of_a_text_are_no_values(serve):
+    text = messages('"{[,\\' * 30_000)
+    assert httpx.post(serve() + CHAT, json=chat(messages=text)).status_code == 200
+
+
+def test_an_answer_needs_room_before_it_is_written(serve):
+    url = serve(room_bytes=1_000_000)
+    assert httpx.post(url + CHAT, json=chat(max_tokens=3_000)).status_code == 200
+    for more in ({"max_tokens": 4_000}, {"max_tokens": 400, "logprobs": True, "top_logprobs": 3}):
+        error = problem(httpx.post(url + CHAT, json=chat(**more)), 413, "request_too_large")
+        assert "1,000,000 for all" in error["message"]
+    assert room(url) == 0
 
 
 def test_settings_that_allow_nothing_are_refused():

@@ -92,9 +92,28 @@ def test_pictures_that_are_too_large_are_refused_undecoded(url, data):
 def test_many_large_pictures_are_refused_before_they_fill_the_memory(url):
     large = address(saved(Image.new("L", (1000, 1000)), "PNG"))
     assert ask(url, large, large).status_code == 200
-    answer = ask(url, large, large, large)
-    assert answer.status_code == 429 and answer.json()["error"]["code"] == "queue_full"
+    answer = ask(url, large, large, large)  # which no waiting would help
+    assert answer.status_code == 413 and answer.json()["error"]["code"] == "request_too_large"
     assert ask(url, large).status_code == 200
+
+
+def test_a_line_takes_room_for_what_it_becomes(url, engine):
+    line = address(saved(Image.new("L", (15_000, 1)), "PNG"))  # 120,000 x 8 in memory
+    assert ask(url, line, line).status_code == 200
+    part, *_ = engine.seen[-1].messages[0]["content"]
+    assert part["image"].size == (120_000, 8)
+    assert ask(url, line, line, line).status_code == 413
+
+
+def test_damaged_notes_about_a_picture_do_not_matter(url, engine):
+    notes = Image.Exif()
+    notes[0x0112] = 6
+    notes.get_ifd(0x8825)[1] = "N"
+    data = saved(RED, "JPEG", exif=notes)
+    text, number = (b"\x00\x01\x00" + kind + b"\x00\x00\x00\x02N" for kind in (b"\x02", b"\x03"))
+    assert text in data
+    assert ask(url, address(data.replace(text, number))).status_code == 200
+    assert engine.seen[-1].messages[0]["content"][0]["image"].size == (30, 40)
 
 
 WHOLE = saved(Image.effect_noise((64, 64), 50), "PNG")

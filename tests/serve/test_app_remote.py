@@ -13,6 +13,7 @@ from foveate.errors import InputError
 from foveate.serve import Settings, remote
 from foveate.serve.problems import Problem
 from foveate.serve.remote import Remote, is_public
+from foveate.serve.room import Room
 from serving import CHAT, Script, chat, hello, messages, png, served
 
 RED = Image.new("RGB", (40, 30), "red")
@@ -26,7 +27,7 @@ RED = Image.new("RGB", (40, 30), "red")
         *("255.255.255.255", "::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "fd12::1"),
         *("ff02::1", "::ffff:10.0.0.1", "::ffff:169.254.169.254", "2002:7f00:1::1"),
         *("64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "2001:db8::1", "2001:0:1:1:1:1:f5ff:fffe"),
-        *("::127.0.0.1", "64:ff9b:1::1"),
+        *("::127.0.0.1", "64:ff9b:1::1", "fec0::1"),
     ],
 )
 def test_addresses_inside_are_not_public(inner):
@@ -43,7 +44,7 @@ def ask(url, address):
 
 
 def fetched(client, url):
-    return asyncio.run(client.fetch(url, "here"))
+    return asyncio.run(client.fetch(url, "here", Room(1_000_000).share()))
 
 
 @pytest.mark.parametrize(
@@ -87,6 +88,13 @@ def test_allowed_hosts_that_lead_inside_are_not_asked(monkeypatch, addresses):
 def test_an_address_in_the_list_of_hosts_is_still_no_way_inside():
     with pytest.raises(Problem, match="not public"):
         fetched(Remote(["http://127.0.0.1:80"], 1000, 1), "http://127.0.0.1/a.png")
+
+
+@pytest.mark.parametrize("end", ["\x00", "\x7f", "x" * 70_000, "\ud800"], ids=ascii)
+def test_addresses_that_no_request_can_have_are_malformed(monkeypatch, end):
+    monkeypatch.setattr(remote, "resolved", lambda host, port: ["8.8.8.8"])
+    with pytest.raises(Problem, match="malformed"):
+        fetched(Remote(["images.example.org"], 1000, 1), f"https://images.example.org/{end}")
 
 
 @pytest.mark.parametrize(
@@ -170,6 +178,13 @@ def test_a_store_cannot_keep_or_fill_the_server(store, path, status, words):
     with pytest.raises(Problem, match=words) as caught:
         fetched(Remote([place], 50_000, 0.5), place + path)
     assert caught.value.status == status
+
+
+def test_what_is_fetched_takes_of_the_room_as_it_comes(store):
+    place, _ = store
+    share = Room(20_000).share()
+    with pytest.raises(Problem, match="20,000 for all"):
+        asyncio.run(Remote([place], 50_000, 5).fetch(f"{place}/endless", "here", share))
 
 
 def test_a_store_that_is_not_there_is_a_problem_without_details(store):

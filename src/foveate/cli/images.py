@@ -106,11 +106,16 @@ def _too_large(path: str, what: str, limit: int, cure: str) -> str:
     return f"{path} has {what} pixels; at most {limit:,} in all are opened: {cure}"
 
 
+def enlarged(width: int, height: int) -> tuple[int, int]:
+    """Return the size that a picture of this size is opened with."""
+    factor = max(1, -(-MIN_SIDE // min(width, height)))
+    return width * factor, height * factor
+
+
 def _enlarged(image: Image.Image, path: str, max_pixels: int) -> Image.Image:
-    factor = -(-MIN_SIDE // min(image.size))
-    if factor <= 1:
+    width, height = enlarged(*image.size)
+    if (width, height) == image.size:
         return image
-    width, height = image.width * factor, image.height * factor
     if width * height > max_pixels:
         raise InputError(
             f"{path} is {image.width} x {image.height}, a mere line; crop it to at least "

@@ -13,12 +13,14 @@ from foveate.serve.engine.asking import Ask
 from foveate.serve.pictures import Pictures
 from foveate.serve.problems import Problem
 from foveate.serve.room import Share
-from foveate.serve.schema import ChatRequest, PicturePart
+from foveate.serve.schema import ChatRequest, PicturePart, TextPart
 from foveate.serve.settings import Settings
 
 __all__ = ["body", "prepared"]
 
 COPIES = 3  # of a body: as it came, as text, and what base64 stood for
+VALUES = 20_000  # in a body: each takes hundreds of bytes when it is read, and more when refused
+A_TOKEN, A_CHANCE = 256, 768  # bytes until they are sent, however slowly a client reads
 
 
 async def body(request: Request, settings: Settings, share: Share) -> bytes:
@@ -40,7 +42,18 @@ async def body(request: Request, settings: Settings, share: Share) -> bytes:
     except TimeoutError:
         message = f"the body did not arrive in {settings.body_seconds:g} s"
         raise Problem(408, message, code="timeout") from None
-    return bytes(data)
+    whole = bytes(data)
+    if _values(whole) > VALUES:
+        raise Problem(400, f"the body has more than {VALUES:,} values; leave out what is not asked")
+    return whole
+
+
+def _values(body: bytes) -> int:
+    """Return how many values JSON has, or more than are allowed; nothing is built to count them."""
+    quoted = body.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"', 4 * VALUES)
+    if len(quoted) > 4 * VALUES:  # a value has a name at most, and each of both two quotes
+        return VALUES + 1
+    return sum(text.count(mark) for text in quoted[::2] for mark in (b",", b"[", b"{"))
 
 
 async def prepared(
@@ -56,6 +69,7 @@ async def prepared(
         )
     _check_size(asked, settings)
     choice = chosen(asked.kv, settings)
+    share.take(_answer_bytes(asked, settings))
     ask = Ask(
         messages=await _messages(asked, pictures, share),
         max_new_tokens=asked.max_tokens or asked.max_completion_tokens,
@@ -78,9 +92,20 @@ def _check_size(asked: ChatRequest, settings: Settings) -> None:
     if len(asked.messages) > settings.messages:
         raise _too_many("messages", len(asked.messages), settings.messages)
     parts = (part for message in asked.messages for part in message.content)
-    count = sum(isinstance(part, PicturePart) for part in parts)
+    texts = [part.text for part in parts if isinstance(part, TextPart)]
+    count = sum(len(message.content) for message in asked.messages) - len(texts)
     if count > settings.pictures:
         raise _too_many("pictures", count, settings.pictures)
+    letters = sum(map(len, texts))
+    if letters > settings.characters:
+        raise _too_many("characters", letters, settings.characters)
+
+
+def _answer_bytes(asked: ChatRequest, settings: Settings) -> int:
+    """Return what an answer may take here while its client does not read it."""
+    tokens = asked.max_tokens or asked.max_completion_tokens or settings.max_new_tokens
+    chances = 1 + (asked.top_logprobs or 0) if asked.logprobs else 0
+    return tokens * (A_TOKEN + A_CHANCE * chances)
 
 
 async def _messages(
@@ -111,7 +136,7 @@ def _too_large(settings: Settings) -> Problem:
 
 
 def _too_many(name: str, count: int, most: int) -> Problem:
-    param = "messages" if name == "pictures" else name
+    param = "messages" if name in ("pictures", "characters") else name
     return Problem(
         400,
         f"{count} {name} came; at most {most} are allowed here",

@@ -10,7 +10,7 @@ import anyio
 from anyio.to_thread import run_sync
 from PIL import Image
 
-from foveate.cli.images import read_limited
+from foveate.cli.images import enlarged, read_limited
 from foveate.errors import InputError
 from foveate.serve.problems import Problem
 from foveate.serve.remote import Remote
@@ -42,7 +42,9 @@ class Pictures:
         if width * height > self._settings.pixels:
             size = f"{width} x {height} pixels"
             raise _too_large(size, self._settings.pixels, "pixels", place)
-        share.take(width * height * BYTES_A_PIXEL)
+        width, height = enlarged(width, height)  # of a line of pixels, much more
+        if width * height <= self._settings.pixels:  # else it is refused before that
+            share.take(width * height * BYTES_A_PIXEL)
         return await run_sync(self._decoded, data, place, limiter=self._turn)
 
     async def _data(self, url: str, place: str, share: Share) -> bytes:
@@ -50,9 +52,7 @@ class Pictures:
         if scheme.lower() == "data":
             return await run_sync(_data, rest, place, limiter=self._turn)
         if scheme.lower() in ("http", "https"):
-            data = await self._remote.fetch(url, place)
-            share.take(len(data))
-            return data
+            return await self._remote.fetch(url, place, share)
         raise _problem(
             f"an address that begins with {url[:12]!r} cannot be read; give data:image/png;base64,"
             "... or what the server's operator allows",

@@ -12,6 +12,7 @@ import httpx
 from anyio.to_thread import run_sync
 
 from foveate.serve.problems import Problem
+from foveate.serve.room import Share
 from foveate.serve.settings import PORTS, origin
 
 __all__ = ["Remote", "is_public"]
@@ -29,6 +30,8 @@ def is_public(address: str) -> bool:
     found: Address = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(found, ipaddress.IPv6Address):
         inside = found.ipv4_mapped or found.sixtofour or (found.teredo or (None, None))[1]
+        if found.is_site_local:  # no longer in use, and yet no address outside
+            return False
         if found in NAT64:
             inside = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
         if inside is not None:
@@ -50,12 +53,14 @@ class Remote:
         self._most, self._seconds = most_bytes, seconds
         self._tls = httpx.create_ssl_context(trust_env=False) if self._allowed else True
 
-    async def fetch(self, url: str, place: str) -> bytes:
+    async def fetch(self, url: str, place: str, share: Share) -> bytes:
         """Return the bytes at this address, or raise a problem that says nothing of the network."""
         parts = self._checked(url, place)
         try:
             with anyio.fail_after(self._seconds):
-                return await self._got(parts, place)
+                return await self._got(parts, place, share)
+        except (httpx.InvalidURL, UnicodeError):
+            raise _problem("the picture's address is malformed", place) from None
         except (httpx.HTTPError, OSError, TimeoutError):
             raise _problem(
                 f"the picture could not be fetched from {parts.hostname} in {self._seconds:g} s",
@@ -77,7 +82,7 @@ class Remote:
             )
         return parts
 
-    async def _got(self, parts: SplitResult, place: str) -> bytes:
+    async def _got(self, parts: SplitResult, place: str, share: Share) -> bytes:
         host = parts.hostname or ""
         port = parts.port or PORTS[parts.scheme]
         addresses = await run_sync(resolved, host, port, abandon_on_cancel=True)
@@ -99,12 +104,13 @@ class Remote:
                 status = response.status_code
                 cure = "a picture that is there, without a redirect"
                 raise _problem(f"{host} answered with status {status}; give {cure}", place)
-            return await self._body(response, place)
+            return await self._body(response, place, share)
 
-    async def _body(self, response: httpx.Response, place: str) -> bytes:
+    async def _body(self, response: httpx.Response, place: str, share: Share) -> bytes:
         """Read no more than is allowed, whatever the host said about it."""
         data = bytearray()
         async for chunk in response.aiter_raw():
+            share.take(len(chunk))
             data += chunk
             if len(data) > self._most:
                 raise Problem(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from foveate.serve.engine.asking import Busy
+from foveate.serve.problems import Problem
 
 __all__ = ["Room", "Share"]
 
@@ -27,7 +28,14 @@ class Share:
         self.taken = 0
 
     def take(self, count: int) -> None:
-        """Hold more bytes, or raise `Busy`."""
+        """Hold more bytes; raise `Busy`, or the problem of a request that can never have them."""
+        if self.taken + count > self._room.capacity:
+            raise Problem(
+                413,
+                f"the request and its answer take {self.taken + count:,} bytes, and there are "
+                f"{self._room.capacity:,} for all; send fewer or smaller pictures",
+                code="request_too_large",
+            )
         if self._room.taken + count > self._room.capacity:
             raise Busy(
                 f"requests that are being answered hold {self._room.taken:,} of "

@@ -45,6 +45,8 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "verbosity": ("medium",),
     "web_search_options": (),
 }
+# Fields of an answer's message that we have no use for, and that have to be empty.
+UNSAID = frozenset({"annotations", "audio", "function_call", "refusal", "tool_calls"})
 
 
 class Part(BaseModel):
@@ -84,6 +86,14 @@ class Message(Part):
         BeforeValidator(lambda given: [_text(given)] if isinstance(given, str) else given),
     ]
     name: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _told_back(cls, given: Any) -> Any:
+        """Leave out what an answer has without saying anything, when it comes back as a message."""
+        if not isinstance(given, dict):
+            return given
+        return {key: value for key, value in given.items() if value or key not in UNSAID}
 
     @model_validator(mode="after")
     def _check(self) -> Message:
@@ -201,7 +211,7 @@ def _told(error: ValidationError) -> Problem:
     """Return the first thing that is wrong, with its place in the body."""
     found = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(str(step)[:60] for step in _steps(found["loc"]))
-    message = found["msg"].removeprefix("Value error, ")
+    message = found["msg"].removeprefix("Value error, ")[:400]  # which may quote what came
     return Problem(
         400,
         f"{place}: {message}" if place else message,

@@ -40,6 +40,7 @@ class Settings:
     pixels: int = 20_000_000
     pictures: int = 16
     messages: int = 256
+    characters: int = 1_000_000
     max_new_tokens: int = 4096
     room_bytes: int = 1 << 30
     seconds: float = 600.0

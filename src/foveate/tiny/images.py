@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 from transformers import BatchFeature
 
 from foveate.errors import InputError
@@ -13,11 +13,22 @@ from foveate.errors import InputError
 PATCH = 16
 MOST_TOKENS = 576
 FRAMES = 2
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # what undoes an orientation of EXIF
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """The picture in 8-bit RGB, upright, transparency put on white."""
-    image = ImageOps.exif_transpose(image)
+    turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    if turn is not None:  # `exif_transpose` writes all the rest anew, which may be damaged
+        image = image.transpose(turn)
     if image.mode.startswith("I"):
         deep = np.asarray(image).astype(np.int64).clip(0, 65535)
         return Image.fromarray((deep >> 8).astype(np.uint8)).convert("RGB")
