@@ -95,6 +95,23 @@ def test_positions_are_those_of_the_model(models, tmp_path, method):
     agrees(model, language_model, inputs, method, export(prefill(model, inputs, method), tmp_path))
 
 
+def test_bfloat16_goes_on_within_its_rounding(tmp_path):
+    family, method = wide("qwen2.5-vl"), EVEN["lookm"]
+    model = family.build().to(torch.bfloat16)
+    inputs = {k: v.bfloat16() if v.is_floating_point() else v for k, v in family.inputs(3).items()}
+    language_model = export_language_model(model, tmp_path / "model")
+    handoffs = export(prefill(model, inputs, method), tmp_path / "caches")
+    tokens, logits = answers(model, inputs, method)
+    for row, handoff in enumerate(handoffs):
+        assert handoff.dtype == "bfloat16"
+        found, near = continued(language_model, handoff)
+        same = next((i for i, x in enumerate(found) if x != tokens[row, i]), len(found))
+        said, wanted = (x[: max(same - 1, 1)].float().log_softmax(-1) for x in (near, logits[row]))
+        torch.testing.assert_close(
+            said, wanted, rtol=0, atol=0.1
+        )  # where tokens part, two are near
+
+
 def test_pads_go_by_no_count(models, tmp_path):
     model, _ = models("llava-1.5")
     inputs = wide("llava-1.5").inputs(3)
