@@ -216,8 +216,9 @@ def test_an_answer_comes_back_as_a_message_of_the_next_turn(scripted):
 
 
 def chances(ask, ticket):
-    other = Chance(4, "\ufffd", float("-inf"))
-    yield Piece("HÉ", (Chance(1, "H", -0.5, (Chance(1, "H", -0.5), other)), Chance(2, "É", -1.0)))
+    others = (Chance(4, "\ufffd", float("-inf")), Chance(5, "N", float("nan")))
+    same = Chance(1, "H", -0.5)
+    yield Piece("HÉ", (Chance(1, "H", -0.5, (same, *others)), Chance(2, "É", -1.0)))
     yield Done("length", 1, 2, 0, {})
 
 
@@ -233,8 +234,9 @@ def test_logprobs_have_bytes_and_alternatives(scripted, stream):
         ("H", -0.5, b"H"),
         ("É", -1.0, "É".encode()),
     ]
-    same, part = content[0].top_logprobs
+    same, part, none = content[0].top_logprobs
     assert same.token == "H" and part.logprob == -9999.0 and part.bytes is None
+    assert none.logprob == -9999.0  # which JSON cannot say of NaN either
     assert content[1].top_logprobs == []
 
 
@@ -276,6 +278,7 @@ def metrics(url):
         ("POST", "/v1/completions", 404, "unknown_url"),
         ("GET", "/v1/chat/completions", 405, "method_not_allowed"),
         ("DELETE", "/v1/models", 405, "method_not_allowed"),
+        ("POST", "/v1/chat/completions/", 404, "unknown_url"),
         ("GET", "/docs", 404, "unknown_url"),
         ("GET", "/openapi.json", 404, "unknown_url"),
     ],

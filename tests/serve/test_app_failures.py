@@ -1,15 +1,17 @@
 """What fails has a status and a place in the log, and tells clients nothing of the inside."""
 
+import asyncio
 import json
 import logging
+import threading
 
 import httpx
 import openai
 import pytest
 
 from foveate.errors import InputError, MethodError
-from foveate.serve import Settings, logs
-from foveate.serve.engine.asking import Busy, Failed, Piece, TooLarge
+from foveate.serve import Settings, create_app, logs
+from foveate.serve.engine.asking import Busy, Done, Failed, Piece, TooLarge
 from serving import CHAT, Script, chat, hello, messages, problem, room, served
 
 ERRORS = [
@@ -96,6 +98,54 @@ def test_the_log_has_sizes_and_no_words_unless_told(caplog, words):
     assert failed["error"] == "RuntimeError"
     assert ("MYSECRET" in "".join(lines)) is words
     assert "very-private-key" not in "".join(lines)
+
+
+def waits(ask, ticket):
+    """Say nothing until somebody cancels."""
+    assert ticket.wait(20)
+    yield Done("cancelled", 0, 0, 0, {})
+
+
+def test_whoever_still_waits_when_the_server_goes_down_is_told():
+    engine = Script(waits)
+    app = create_app(engine)
+    body, sent = json.dumps(chat()).encode(), []
+    head = [(b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": head, "query_string": b""}
+    given = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive():
+        return given.pop() if given else await asyncio.Future()
+
+    async def send(message):
+        sent.append(message)
+
+    async def cancelled():
+        async with app.router.lifespan_context(app):
+            task = asyncio.create_task(app(scope, receive, send))
+            while not engine.seen:
+                await asyncio.sleep(0.01)
+            task.cancel()  # as uvicorn does at the end of its patience
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    asyncio.run(cancelled())
+    assert sent[0]["status"] == 503 and json.loads(sent[1]["body"])["error"]["code"] == "cancelled"
+    assert app.state.room.taken == 0
+
+
+def test_others_go_on_while_the_engine_stops():
+    engine, going = Script(hello), threading.Event()
+    stop = engine.stop
+    engine.stop = lambda: (stop(), heard.append(going.wait(5)))
+    app, heard = create_app(engine), []
+
+    async def end():
+        async with app.router.lifespan_context(app):
+            asyncio.get_running_loop().call_later(0.05, going.set)
+
+    asyncio.run(end())
+    assert heard == [True]
 
 
 def test_an_engine_that_died_is_told_at_once(serve):

@@ -92,6 +92,26 @@ def test_an_answer_that_takes_too_long_is_given_up(serve, stream, said):
     assert engine.cancelled and room(url) == 0
 
 
+def endless(ask, ticket):
+    """Say more than a connection holds until somebody cancels."""
+    while not ticket.is_set():
+        yield Piece("A" * 1_000_000)
+        ticket.wait(0.02)
+    yield Done("cancelled", 0, 0, 0, {})
+
+
+def test_whoever_does_not_read_is_given_up(serve):
+    engine = Script(endless)
+    url = serve(engine=engine, seconds=0.7)
+    place = urlsplit(url)
+    body = json.dumps(chat(stream=True)).encode()
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    with socket.create_connection((place.hostname, place.port)) as peer:
+        peer.sendall(head.encode() + f"content-length: {len(body)}\r\n\r\n".encode() + body)
+        until(lambda: engine.cancelled and room(url) == 0)
+        until(lambda: 'status="499"' in httpx.get(f"{url}/metrics").text)
+
+
 def test_requests_in_flight_share_a_room(serve):
     engine = Script(waiting)
     url = serve(engine=engine, room_bytes=15_000)

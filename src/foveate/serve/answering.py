@@ -48,6 +48,11 @@ class Answer:
             raise Problem(503, "the engine does not run; the server has to be started again")
         self._ticket = engine.submit(ask, self._take)
 
+    @property
+    def left(self) -> float:
+        """Return the seconds until its time is over."""
+        return self._end - self._loop.time()
+
     async def events(self) -> AsyncIterator[Held | Piece | Done]:
         """Yield pieces and then the end; raise what made the request fail."""
         while True:
@@ -62,7 +67,7 @@ class Answer:
 
     async def _next(self) -> Event:
         try:
-            return await asyncio.wait_for(self._events.get(), self._end - self._loop.time())
+            return await asyncio.wait_for(self._events.get(), self.left)
         except asyncio.TimeoutError:
             self.close()
             raise Problem(

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
@@ -40,9 +41,9 @@ def create_app(engine: Answers, settings: Settings | None = None) -> FastAPI:
         try:
             yield
         finally:
-            engine.stop()
+            await run_sync(engine.stop)  # while those who still wait are told
 
-    app = FastAPI(title="Foveate", lifespan=life, openapi_url=None)
+    app = FastAPI(title="Foveate", lifespan=life, openapi_url=None, redirect_slashes=False)
     app.state.engine, app.state.settings = engine, settings
     app.state.metrics, app.state.room = metrics, room
     app.add_middleware(Guard, settings=settings, metrics=metrics)

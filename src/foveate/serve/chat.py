@@ -8,8 +8,9 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+import anyio
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
 from foveate.serve import intake, schema
@@ -23,6 +24,8 @@ from foveate.serve.settings import Settings
 from foveate.serve.shapes import Shape
 
 __all__ = ["Chat"]
+
+LAST_WORDS = 1.0  # seconds beyond the time of a stream, in which it says that this is over
 
 
 class Chat:
@@ -125,7 +128,10 @@ class _Stream(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await super().__call__(scope, receive, send)
+            with anyio.fail_after(self._answer.left + LAST_WORDS):
+                await super().__call__(scope, receive, send)
+        except TimeoutError:  # the client is there, and does not read
+            raise ClientDisconnect from None
         finally:
             self._answer.close()
 

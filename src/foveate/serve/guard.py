@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import logging
@@ -99,6 +100,10 @@ class Guard:
             await self._app(scope, receive, send)
         except ClientDisconnect:
             record.status = GONE
+        except asyncio.CancelledError:
+            if not record.status:
+                await _going_down().response()(scope, receive, send)
+            raise
         except Exception as error:
             problem = noted(error, record, self._settings)
             if not record.status:
@@ -140,6 +145,10 @@ class Guard:
             seconds=round(record.seconds, 4),
             **record.told,
         )
+
+
+def _going_down() -> Problem:
+    return Problem(503, "the server is going down; ask again when it is back", code="cancelled")
 
 
 def _has_body(headers: Headers) -> bool:

@@ -85,7 +85,7 @@ def _chance(chance: Chance) -> dict[str, Any]:
     whole = "\ufffd" not in chance.text  # else it is a part of a character
     return {
         "token": chance.text,
-        "logprob": max(chance.logprob, LEAST),
+        "logprob": max(LEAST, chance.logprob),  # in this order NaN is LEAST, too
         "bytes": list(chance.text.encode()) if whole else None,
     }
 
