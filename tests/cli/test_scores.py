@@ -1,6 +1,8 @@
 """What `foveate eval` says below its tables: how to read them, and what failed."""
 
+import csv
 import io
+import json
 
 import pytest
 from rich.console import Console
@@ -52,3 +54,41 @@ def test_nothing_in_a_table_is_cut_off_on_a_narrow_screen(run, untrained, tmp_pa
     monkeypatch.setattr(console, "out", lambda: made)
     run("eval", *SMALL, *words)
     assert "perplexity full" in made.file.getvalue() and "…" not in made.file.getvalue()
+
+
+def test_tables_are_saved_as_markdown_and_every_cell_as_csv(run, untrained, tmp_path):
+    files = [tmp_path / "tables.md", tmp_path / "cells.csv"]
+    words = ("--methods", "random,snapkv", "--fidelity", "--out", tmp_path / "log", "--json")
+    done = run("eval", "row-144", *SMALL, *words, *(w for f in files for w in ("--save", f)))
+    found = json.loads(done.out)["outcomes"]
+    text, cells = (file.read_text() for file in files)
+    assert f"{found[0]['task']} (n = 2 for each task):\n\n| method | 50% |\n| --- | --- |\n" in text
+    assert text.count("| full cache | ") == 3 and text.count("\n| --- |") == 4
+    assert "Bytes stored / full cache (n = 2" in text and "| agreement | divergence |" in text
+    assert "better or worse than snapkv" in text and "embedded (weights " in text
+    rows = list(csv.DictReader(cells.splitlines()))
+    assert [(row["task"], row["entry"]) for row in rows] == [(o["task"], o["entry"]) for o in found]
+    for row, outcome in zip(rows, found, strict=True):
+        assert float(row["score"]) == outcome["score"] and row["n"] == "2"
+        if outcome["entry"] != "full":
+            full = next(one for one in outcome["comparisons"] if one["over"] == "full")
+            assert float(row["full_p"]) == pytest.approx(full["mcnemar"])
+            assert float(row["kl"]) == outcome["measures"]["kl"]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("tables.xlsx", "tables are saved as .md or .csv"),
+        ("tables", "tables are saved as .md or .csv"),
+        ("nowhere/tables.md", "there is no folder"),
+        ("folder.csv", "it is a folder"),
+    ],
+)
+def test_files_that_cannot_be_saved_are_refused_before_the_work(
+    run, untrained, tmp_path, name, says
+):
+    (tmp_path / "folder.csv").mkdir()
+    done = run("eval", *SMALL, "--out", tmp_path / "log", "--save", tmp_path / name)
+    assert (done.code, done.out) == (2, "") and says in done.err
+    assert not (tmp_path / "log").exists()

@@ -82,6 +82,14 @@ Out = Annotated[
     Path | None,
     typer.Option("--out", help="The log; one that was begun goes on. In runs/eval if not given."),
 ]
+Save = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--save",
+        metavar="FILE",
+        help="Also write the tables to FILE.md, or every cell to FILE.csv; may be repeated.",
+    ),
+]
 Retry = Annotated[
     bool, typer.Option("--retry-failed", help="Do samples again that failed in this log.")
 ]
@@ -113,6 +121,7 @@ def command(
     fidelity: Fidelity = False,
     out: Out = None,
     retry_failed: Retry = False,
+    save: Save = None,
     json: Json = False,
 ) -> None:
     """Score methods and budgets on tasks, beside the full cache; writes a log, prints tables."""
@@ -127,6 +136,7 @@ def command(
 
     if retry_failed and out is None and study is None:
         raise InputError("--retry-failed goes on with a log; give it with --out")
+    scores.check_files(save or [])
     own = {"shape": shape, "metric": metric, "prompt": prompt, "max_new_tokens": max_new_tokens}
     chosen: dict[str, Any] = {
         "TASK": names,
@@ -164,6 +174,7 @@ def command(
     else:
         scores.show(asked, grid, found)
         console.out().print(f"log: {path}", soft_wrap=True)
+    scores.save(save or [], asked, grid, found)
     if not scores.has_score(found):
         raise typer.Exit(console.FAILED)
 

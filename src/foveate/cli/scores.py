@@ -1,20 +1,26 @@
-"""What a grid has found out, as tables on the screen or as plain values."""
+"""What a grid has found out, as tables on the screen and in files, or as plain values."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 from rich.table import Table
 
 from foveate.cli import console
+from foveate.cli.tables import check_folder, unwritable
+from foveate.errors import InputError
 from foveate.eval.entry import FULL
 from foveate.eval.grid import Grid
 from foveate.eval.judging.outcomes import Outcome, outcomes
 from foveate.eval.judging.results import scored, summary
 from foveate.eval.log import Log
+from foveate.eval.showing.listed import as_csv
+from foveate.eval.showing.markdown import as_markdown
 from foveate.eval.showing.tables import tables
 from foveate.eval.study import Axis, Layout, Study
 
+KINDS = (".md", ".csv")
 LEGEND = "Mean score in percent ± half of the 95 % interval."
 ARROWS = (
     " ↑ ↓: better or worse than {beside} on the samples that both answered, p < 5 % in McNemar's "
@@ -35,17 +41,11 @@ def show(study: Study, grid: Grid, log: Log) -> None:
     """Print the tables of the study, or one for each family of tasks if it has none."""
     screen = console.out()
     result = summary(study.name, log)
-    for one in [study] if study.layouts else _by_family(study, grid):
-        cells = [cell for cell in result["cells"] if cell["task"] in one.tasks]
-        for made in tables(one, {**result, "cells": cells}).values():
-            screen.print(made["title"], style="bold", soft_wrap=True, markup=False)
-            screen.print(_table(*_upright(made["columns"], made["rows"])))
     found = outcomes(scored(result), study.reference)
-    if any(one.measures for one in found):
-        screen.print("How closely the full cache is followed", style="bold")
-        screen.print(_measured(found))
-    compared = any(one.over != FULL.label for each in found for one in each.comparisons)
-    screen.print(LEGEND + (ARROWS.format(beside=study.reference) if compared else ""))
+    for made in _tables(study, grid, result, found):
+        screen.print(made["title"], style="bold", soft_wrap=True, markup=False)
+        screen.print(_table(*_upright(made["columns"], made["rows"])))
+    screen.print(_legend(study, found))
     _tell_failed(sum(one.failed for one in found), log)
     commits = dict.fromkeys(run.commit for run in log.runs)
     if len(commits) > 1:
@@ -53,6 +53,56 @@ def show(study: Study, grid: Grid, log: Log) -> None:
             f"note: several versions of the code wrote this log: {', '.join(commits)}",
             soft_wrap=True,
         )
+
+
+def check_files(files: Sequence[Path]) -> None:
+    """Raise `InputError` before the work begins for files that no tables can be saved in."""
+    for file in files:
+        if file.suffix.lower() not in KINDS:
+            raise InputError(
+                f"--save {file}: tables are saved as {' or '.join(KINDS)}; give a file that ends so"
+            )
+    check_folder(*files)
+
+
+def save(files: Sequence[Path], study: Study, grid: Grid, log: Log) -> None:
+    """Write the tables as Markdown, and all cells as CSV."""
+    result = summary(study.name, log)
+    found = outcomes(scored(result), study.reference)
+    for file in files:
+        if file.suffix.lower() == ".csv":
+            text = as_csv(study, result)
+        else:
+            closing = f"{_legend(study, found)}\n\n{_origin(result)}"
+            text = as_markdown(_tables(study, grid, result, found), closing)
+        try:
+            file.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise unwritable(file, error.strerror or error) from error
+
+
+def _origin(result: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    return (
+        f"{result['model']} ({result['revision']}) in {result['setting']['dtype']}, measured on "
+        f"{result['date']} at commit {result['commit']}; {versions}."
+    )
+
+
+def _tables(
+    study: Study, grid: Grid, result: Mapping[str, Any], found: list[Outcome]
+) -> Iterator[dict[str, Any]]:
+    """Yield the tables of the study, or one for each family of tasks if it has none."""
+    for one in [study] if study.layouts else _by_family(study, grid):
+        cells = [cell for cell in result["cells"] if cell["task"] in one.tasks]
+        yield from tables(one, {**result, "cells": cells}).values()
+    if any(one.measures for one in found):
+        yield _measured(found)
+
+
+def _legend(study: Study, found: list[Outcome]) -> str:
+    compared = any(one.over != FULL.label for each in found for one in each.comparisons)
+    return LEGEND + (ARROWS.format(beside=study.reference) if compared else "")
 
 
 def has_score(log: Log) -> bool:
@@ -123,7 +173,7 @@ def _table(columns: list[str], rows: list[list[str]]) -> Table:
     return table
 
 
-def _measured(found: list[Outcome]) -> Table:
+def _measured(found: list[Outcome]) -> dict[str, Any]:
     """Return the table of the measures of fidelity."""
     names = list(dict.fromkeys(name for one in found for name in one.measures))
     rows = [
@@ -132,7 +182,7 @@ def _measured(found: list[Outcome]) -> Table:
         if one.measures
     ]
     columns = ["task", "method", "kept", *(name.replace("_", " ") for name in names)]
-    return _table(*_upright(columns, rows))
+    return {"title": "How closely the full cache is followed", "columns": columns, "rows": rows}
 
 
 def _number(value: float | None) -> str:

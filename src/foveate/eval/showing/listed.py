@@ -17,18 +17,20 @@ __all__ = ["as_csv"]
 
 
 def as_csv(study: Study, result: Mapping[str, Any]) -> str:
-    """Return all cells as CSV: scores with intervals, what is stored, paired differences.
+    """Return all cells as CSV: scores with intervals, what is stored, paired differences, measures.
 
     Differences are to the study's reference (`against`) and to the full cache, with p-values of
     McNemar's exact test, or of a bootstrap where scores are graded.
     """
     cells = scored(result)
+    measures = sorted({name for cell in cells for name in cell.measures})
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
         [
             *"task entry keep seed n failed score low high against difference p".split(),
             *"kept bytes full_difference full_p".split(),
+            *measures,
         ]
     )
     for cell in cells:
@@ -49,6 +51,7 @@ def as_csv(study: Study, result: Mapping[str, Any]) -> str:
                 cell.shown("kept"),
                 cell.shown("bytes"),
                 *_differs(cell, cells, FULL.label),
+                *(cell.measures.get(name) for name in measures),
             ]
         )
     return out.getvalue()
