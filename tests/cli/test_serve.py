@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 
@@ -12,9 +13,10 @@ import openai
 import pytest
 
 import foveate
-from foveate.cli.serve import _shown, parse_bytes
+from foveate.cli.serve import _bound, _hosts, _keys, _run, _shown, parse_bytes
 from foveate.errors import InputError
-from serving import ask_of, messages, page, twin
+from foveate.serve import Settings, create_app
+from serving import Script, ask_of, hello, messages, page, twin
 
 
 @contextlib.contextmanager
@@ -67,6 +69,7 @@ def test_the_command_serves_with_its_options(tmp_path):
     [
         (("--kv-bytes", "much"), "is not a size"),
         (("--allow-host", "*"), "is not a host"),
+        (("--server-name", "https://a.test"), "is not a host name"),
         (("--api-key-file", "nowhere"), "cannot be read"),
         (("--api-key-file", os.devnull), "holds no key"),
         (("--keep", "few"), "is not a number"),
@@ -82,10 +85,51 @@ def test_wrong_words_are_said_before_anything_is_loaded(run, words, says, monkey
     assert done.code == 2 and says in done.err
 
 
+def test_a_port_that_others_have_is_said_before_anything_is_loaded(run, monkeypatch):
+    monkeypatch.setattr("foveate.cli.models.load", None)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = run("serve", "--port", str(taken.getsockname()[1]))
+    assert done.code == 2 and "give another port" in done.err
+
+
+def test_whoever_reads_the_address_may_ask_at_once(capsys, monkeypatch):
+    opened = []
+
+    def start(server, sockets):
+        (listening,) = sockets
+        opened.append(socket.create_connection(listening.getsockname(), timeout=5))
+        assert server.config.http == "h11"  # which bounds what comes before the body
+
+    engine = Script(hello)
+    engine.notes = ()
+    monkeypatch.setattr("uvicorn.Server.run", start)
+    monkeypatch.setattr("uvicorn.Config.configure_logging", lambda config: None)
+    with _bound("127.0.0.1", 0) as listening:
+        settings = Settings(model="[/x]")
+        _run(create_app(engine, settings), settings, listening, "127.0.0.1", False)
+    (peer,) = opened
+    peer.close()
+    assert capsys.readouterr().out.startswith("[/x] at http://127.0.0.1:")
+
+
+def test_keys_are_read_as_they_are_meant(tmp_path, monkeypatch):
+    keys = tmp_path / "keys"
+    keys.write_text("  # an old one\r\n first\r\n\r\n")
+    monkeypatch.setenv("FOVEATE_API_KEY", "second\n")
+    assert _keys(keys) == ("second", "first")
+    assert _keys(None) == ("second",)
+
+
 def test_clients_do_not_hear_where_a_model_lies(tmp_path):
     (tmp_path / "reader").mkdir()
     assert _shown(str(tmp_path / "reader")) == _shown(f"{tmp_path}/reader/") == "reader"
     assert (_shown(None), _shown("someone/model")) == ("embedded", "someone/model")
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "127.0.0.1", "127.8.8.8", "::1"])
+def test_local_addresses_answer_to_local_names_alone(host):
+    assert {"localhost", host} <= set(_hosts(host, None))
+    assert _hosts("0.0.0.0", None) == () and _hosts(host, ["a.test"]) == ("a.test",)
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1GiB", "1 PiB", "GiB", "1e3", "nan"])

@@ -12,7 +12,7 @@ from serving import CHAT, Script, hello, problem, raw, served
 
 
 def test_keys_are_asked_for_everywhere_but_health(serve):
-    url = serve(keys=("first", "second"))
+    url = serve(keys=("first", "second\n"))
     for path in ("/v1/models", "/metrics", "/nowhere"):
         answer = httpx.get(url + path)
         problem(answer, 401, "invalid_api_key")

@@ -1,6 +1,7 @@
 """What is too large, too slow, too much or without a key is refused, and leaves nothing."""
 
 import json
+import math
 import socket
 from urllib.parse import urlsplit
 
@@ -166,7 +167,20 @@ def test_an_answer_needs_room_before_it_is_written(serve):
 
 
 def test_settings_that_allow_nothing_are_refused():
-    for wrong in ({"pixels": 0}, {"seconds": -1}, {"pixels": 10**9}, {"keys": (" ",)}):
+    numbers = ({"pixels": 0}, {"seconds": -1}, {"seconds": math.nan}, {"pixels": 10**9})
+    texts = ({"keys": (" ",)}, {"keys": "secret"}, {"hosts": "a.test"}, {"methods": "full"})
+    for wrong in (*numbers, *texts):
         with pytest.raises(InputError):
             Settings(**wrong)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "*", "*.a.test", "https://a.test", "a.test:8000", "a.test/", "[::1]", "\xe4.test"]
+)
+def test_names_that_no_client_could_call_a_server_by_are_refused(name):
+    with pytest.raises(InputError, match="is not a host name"):
+        Settings(hosts=("localhost", "::1", "a-b_c.test", name))
+
+
+def test_keys_are_not_shown():
     assert "private" not in repr(Settings(keys=("private",)))

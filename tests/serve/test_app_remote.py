@@ -98,7 +98,11 @@ def test_addresses_that_no_request_can_have_are_malformed(monkeypatch, end):
 
 
 @pytest.mark.parametrize(
-    "entry", ["", "*", "*.example.org", "ftp://x.org", "x.org/path", "a@x.org"]
+    "entry",
+    [
+        *("", "*", "*.example.org", "ftp://x.org", "x.org/path", "a@x.org", "x.org#a", "x.org?a"),
+        *("x.org:99999", "x.org:a", "[::1", "b\xfccher.example", "https://", "://x.org", ":80"),
+    ],
 )
 def test_entries_that_are_no_hosts_are_refused(entry):
     with pytest.raises(InputError, match="is not a host"):

@@ -2,6 +2,8 @@
 
 import json
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -119,9 +121,27 @@ def test_differences_are_told_and_limited(url):
     assert post(full="A red car", said="A blue car").json()["parts"] == [
         ["same", "A "], ["full", "red "], ["said", "blue "], ["same", "car"]
     ]  # fmt: skip
-    for given in ({"full": "A"}, {"full": "A", "said": 1}, {"full": "A" * 4001, "said": ""}):
+    for given in ({"full": "A"}, {"full": "A", "said": 1}, {"full": "A" * 2001, "said": ""}):
         answer = post(**given)
         assert answer.status_code == 400 and answer.json()["error"]["code"] == "invalid_value"
+
+
+def test_differences_are_found_one_at_a_time(url, monkeypatch):
+    beside, most = [], []
+
+    def slow(full, said):
+        beside.append(said)
+        time.sleep(0.05)
+        most.append(len(beside))
+        beside.remove(said)
+        return []
+
+    monkeypatch.setattr("foveate.serve.ui.page.difference", slow)
+    with ThreadPoolExecutor(4) as many:
+        given = [{"full": "A", "said": str(n)} for n in range(4)]
+        answers = many.map(lambda one: httpx.post(f"{url}/ui/difference", json=one), given)
+        assert [answer.status_code for answer in answers] == [200] * 4
+    assert most == [1] * 4
 
 
 def test_a_page_that_cannot_compare_is_refused():

@@ -3,6 +3,7 @@
 import ipaddress
 import os
 import re
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -107,14 +108,15 @@ def command(
     settings = read_settings(context.params, _hosts(host, server_name))
     if ui:
         _check_page(settings, host)
-    with console.only_stderr(), console.err().status("loading the model"):
-        engine = load_engine(context.params)
-    app = create_app(engine, settings)
-    if ui:
-        from foveate.serve.ui.page import add_page
+    with _bound(host, port) as listening:
+        with console.only_stderr(), console.err().status("loading the model"):
+            engine = load_engine(context.params)
+        app = create_app(engine, settings)
+        if ui:
+            from foveate.serve.ui.page import add_page
 
-        add_page(app)
-    _run(app, settings, host, port, ui)
+            add_page(app)
+        _run(app, settings, listening, host, ui)
 
 
 def read_settings(given: Mapping[str, Any], hosts: tuple[str, ...]) -> Any:
@@ -186,7 +188,24 @@ def _check_page(settings: Any, host: str) -> None:
         )
 
 
-def _run(app: Any, settings: Any, host: str, port: int, ui: bool) -> None:
+def _bound(host: str, port: int) -> socket.socket:
+    """Return a socket of that address, before minutes go into a model; it does not listen yet."""
+    from foveate.errors import InputError
+
+    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind((host, port))
+    except OSError as error:
+        made.close()
+        raise InputError(
+            f"--host {host} --port {port} cannot be listened at: {error.strerror}; give another "
+            "port (0 for a free one), or an address of this machine"
+        ) from error
+    return made
+
+
+def _run(app: Any, settings: Any, listening: socket.socket, host: str, ui: bool) -> None:
     """Listen until somebody stops it."""
     import uvicorn
 
@@ -194,8 +213,7 @@ def _run(app: Any, settings: Any, host: str, port: int, ui: bool) -> None:
 
     config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
+        http="h11",  # httptools, where it is installed, takes headers without end
         log_config=logs.CONFIG,
         access_log=False,
         server_header=False,
@@ -205,13 +223,13 @@ def _run(app: Any, settings: Any, host: str, port: int, ui: bool) -> None:
     config.configure_logging()
     for note in app.state.engine.notes:
         logs.write("note", 30, advice=note)
-    listening = config.bind_socket()
+    listening.listen(config.backlog)  # so that whoever reads the address may ask at once
     place = f"http://{host if ':' not in host else f'[{host}]'}:{listening.getsockname()[1]}"
     if not settings.keys and not _is_loopback(host):
         logs.write("open", 30, advice="everybody who reaches it may ask; give --api-key-file")
-    console.out().print(f"{settings.model} at {place}/v1", soft_wrap=True)
+    console.out().print(f"{settings.model} at {place}/v1", soft_wrap=True, markup=False)
     if ui:
-        console.out().print(f"the page at {place}/", soft_wrap=True)
+        console.out().print(f"the page at {place}/", soft_wrap=True, markup=False)
     uvicorn.Server(config).run(sockets=[listening])
 
 
@@ -238,13 +256,13 @@ def _keys(file: Path | None) -> tuple[str, ...]:
     from foveate.errors import InputError
 
     given = os.environ.get(VARIABLE)
-    found = [] if given is None else [given]
+    found = [] if given is None else [given.strip()]
     if file is not None:
         try:
             lines = file.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"--api-key-file {file} cannot be read: {error}") from error
-        listed = [line.strip() for line in lines if line.strip() and line[0] != "#"]
+        listed = [line for line in map(str.strip, lines) if line and line[0] != "#"]
         if not listed:
             raise InputError(f"--api-key-file {file} holds no key; write one a line")
         found += listed
@@ -262,4 +280,4 @@ def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost"
+        return host.lower() == "localhost"

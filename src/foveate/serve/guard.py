@@ -57,7 +57,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
         self._app, self._settings, self._metrics = app, settings, metrics
-        self._keys = [_digest(key.encode()) for key in settings.keys]
+        self._keys = [_digest(key.strip().encode()) for key in settings.keys]
         self._hosts = {host.lower() for host in settings.hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,8 @@ from foveate.errors import InputError
 __all__ = ["PORTS", "Settings", "origin"]
 
 PORTS = {"https": 443, "http": 80}
+NAME = frozenset(string.ascii_letters + string.digits + "-._:")  # signs of a host and its port
+SEVERAL = ("methods", "keys", "hosts", "picture_hosts")
 MOST_PIXELS = 80_000_000  # beyond, Pillow itself warns of bombs
 
 
@@ -49,12 +52,22 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
+            if isinstance(value, int | float) and not isinstance(value, bool) and not value > 0:
                 raise InputError(f"{name}={value} allows nothing; give a number above 0")
+            if isinstance(value, str) and name in SEVERAL:
+                raise InputError(
+                    f"{name} is one text; give a tuple of texts, else each sign is one"
+                )
         if self.pixels > MOST_PIXELS:
             raise InputError(f"pixels={self.pixels} is too much; at most {MOST_PIXELS} can be read")
         if any(not key.strip() or not key.isascii() for key in self.keys):
             raise InputError("an API key is empty or not ASCII; give keys of letters and digits")
+        for host in self.hosts:
+            if not host or host.count(":") == 1 or set(host) - NAME:
+                raise InputError(
+                    f"--server-name {host!r} is not a host name; give it without scheme, port and "
+                    "wildcard, such as server.example.org"
+                )
         for host in self.picture_hosts:
             origin(host)
 
@@ -65,11 +78,16 @@ def origin(entry: str) -> tuple[str, str, int]:
     >>> origin("images.example.org"), origin("http://images.example.org:8080")
     (('https', 'images.example.org', 443), ('http', 'images.example.org', 8080))
     """
-    parts = urlsplit(entry if "://" in entry else f"https://{entry}")
-    bare = parts.path in ("", "/") and not parts.query and parts.username is None
-    if parts.scheme not in PORTS or not parts.hostname or not bare or "*" in entry:
+    scheme, _, host = entry.partition("://") if "://" in entry else ("https", "", entry)
+    try:
+        parts = urlsplit(f"{scheme}://{host}")
+        port = parts.port or PORTS[parts.scheme]
+        bare = parts.netloc.lower() == host.removesuffix("/").lower()
+    except (ValueError, KeyError):
+        bare = False
+    if not bare or not parts.hostname or set(host) - NAME - set("[]/"):
         raise InputError(
             f"--allow-host {entry!r} is not a host; give images.example.org, or "
             "http://images.example.org for one without TLS"
         )
-    return parts.scheme, parts.hostname.lower(), parts.port or PORTS[parts.scheme]
+    return parts.scheme, parts.hostname.lower(), port

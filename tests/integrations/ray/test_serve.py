@@ -24,7 +24,8 @@ def address(cluster, tmp_path_factory):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     serve.start(http_options={"host": "127.0.0.1", "port": port})
-    serve.run(app({**WORDS, "api_key_file": str(keys)}), name="foveate", route_prefix="/")
+    more = {"api_key_file": str(keys), "server_name": "127.0.0.1"}
+    serve.run(app({**WORDS, **more}), name="foveate", route_prefix="/")
     yield f"http://127.0.0.1:{port}/v1"
     serve.shutdown()
 
@@ -72,6 +73,9 @@ def test_errors_are_those_of_the_server(address, client, rows):
     with OpenAI(base_url=address, api_key="other", max_retries=0) as stranger:
         with pytest.raises(AuthenticationError):
             stranger.models.list()
+    with pytest.raises(APIStatusError, match="host name") as misled:
+        client.models.list(extra_headers={"host": "evil.example"})
+    assert misled.value.status_code == 421
     with pytest.raises(APIStatusError, match="bytes") as large:
         client.chat.completions.create(**chat(rows, 0), user="x" * (2 << 20))
     assert large.value.status_code == 413

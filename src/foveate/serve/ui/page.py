@@ -7,6 +7,7 @@ import io
 from importlib import resources
 from typing import Any
 
+import anyio
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import HTMLResponse, JSONResponse, Response
@@ -47,7 +48,7 @@ def add_page(app: FastAPI) -> None:
     loaded = Loaded(settings.model, engine.model, engine.processor)
     look = Look(engine, settings, app.state.metrics, room, loaded)
     text, headers = _page(settings)
-    ui = APIRouter()
+    ui, turn = APIRouter(), anyio.CapacityLimiter(1)
     ui.post("/ui/look")(look.complete)
 
     @ui.get("/")
@@ -61,7 +62,7 @@ def add_page(app: FastAPI) -> None:
             two = _two(await intake.body(request, settings, share))
         finally:
             share.free()
-        return JSONResponse({"parts": await run_sync(difference, two.full, two.said)})
+        return JSONResponse({"parts": await run_sync(difference, two.full, two.said, limiter=turn)})
 
     app.include_router(ui)
 

@@ -43,7 +43,7 @@ async function look(body, key, signal, hear) {
 async function difference(full, said, key) {
   if (full === said) return [["same", said]];
   const apart = [["full", full], ["said", said]];
-  if (Math.max(full.length, said.length) > 4000) return apart.filter((part) => part[1]);
+  if (Math.max(full.length, said.length) > 2000) return apart.filter((part) => part[1]);
   const answer = await posted("ui/difference", { full, said }, key);
   return (await answer.json()).parts;
 }
