@@ -179,6 +179,15 @@ def test_another_commit_may_go_on(path):
     assert [run.commit for run in read_log(path).runs] == ["abc", "def"]
 
 
+def test_a_disk_that_knows_no_locks_holds_logs_all_the_same(path, monkeypatch):
+    def unknown(file, what):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", unknown)
+    written(path, record("a"))
+    assert len(read_log(path).records) == 1
+
+
 def test_two_runs_cannot_write_to_one_log(path):
     code = "import sys; from foveate.eval.log import Journal; Journal(sys.argv[1])"
     with Journal(path) as journal:

@@ -18,6 +18,7 @@ from foveate.eval.record import VERSION, Cell, Record, Run
 __all__ = ["FIXED", "Journal", "Log", "read_log"]
 
 FIXED = ("dtype", "attention", "storage", "quantized", "fidelity")  # settings answers depend on
+UNLOCKED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of disks that know no locks
 _ADVICE = "give what it was begun with, or another file"
 
 
@@ -289,3 +290,6 @@ def _lock(file: IO[bytes], path: Path) -> None:
         raise InputError(
             f"another run is writing to {path}; wait for it, or give another file with --out"
         ) from None
+    except OSError as error:
+        if error.errno not in UNLOCKED:
+            raise
