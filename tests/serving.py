@@ -23,6 +23,7 @@ from foveate.serve.ui.page import add_page
 from foveate.tiny.documents import document
 
 CHAT = "/v1/chat/completions"
+SEED, ASKED = 9, 2  # of a document, and a question that is right at 10 % and wrong at 1 %
 
 
 class Script:

@@ -8,15 +8,13 @@ import httpx
 import pytest
 
 import foveate
-from browsing import Opened
 from foveate import tiny
 from foveate.serve import Engine, Settings
 from foveate.tiny.documents import document
-from serving import png, served
+from serving import SEED, served
 
 OWN = {"method": "aircache", "options": {"keep": 0.3}}
 HOSTILE = "</script><img src=x onerror=alert(1)>"
-SEED, ASKED = 9, 2  # right at 10 % and wrong at 1 %
 
 
 @pytest.fixture(scope="module")
@@ -46,32 +44,6 @@ def engine():
 def url(engine):
     with served(engine, Settings(**OWN), ui=True) as url:
         yield url
-
-
-@pytest.fixture(scope="module")
-def sheet(tmp_path_factory):
-    """A page as a file, a question about it, and the answer."""
-    made = document(SEED)
-    path = tmp_path_factory.mktemp("pictures") / "page.png"
-    made.pages[0].save(path)
-    return path, made.questions[ASKED].text, made.questions[ASKED].answer
-
-
-@pytest.fixture
-def visit(browser):
-    """Open the page in a window of some size."""
-    contexts = []
-
-    def visit(url, width=1280, height=800, **options):
-        contexts.append(browser.new_context(viewport={"width": width, "height": height}, **options))
-        opened = Opened(contexts[-1].new_page())
-        opened.page.goto(url)
-        opened.page.wait_for_selector("#question", timeout=60_000)
-        return opened
-
-    yield visit
-    for context in contexts:
-        context.close()
 
 
 def ask(opened, sheet):
@@ -253,31 +225,6 @@ def hostile(stream):
     return "".join(f"data: {json.dumps(x)}\n\n" for x in chunks) + "data: [DONE]\n\n"
 
 
-def test_pictures_are_dropped_and_pasted(visit, url, sheet):
-    opened = visit(url)
-    give = """async ([kind, data, type]) => {
-        const held = new DataTransfer();
-        const bytes = Uint8Array.from(atob(data), (sign) => sign.charCodeAt(0));
-        held.items.add(new File([bytes], "x", { type }));
-        const more = { bubbles: true, cancelable: true };
-        const event = kind === "paste"
-            ? new ClipboardEvent(kind, { clipboardData: held, ...more })
-            : new DragEvent(kind, { dataTransfer: held, ...more });
-        document.querySelector("#question").dispatchEvent(event);
-    }"""
-    data = png(document(SEED).pages[0]).partition(",")[2]
-    for kind in ("drop", "paste"):
-        opened.page.evaluate(give, [kind, data, "image/png"])
-        opened.page.wait_for_selector("img.sight")
-        opened.page.reload()
-    opened.page.evaluate(give, ["drop", "AAAA", "image/png"])
-    opened.page.locator("#verdict").filter(has_text="is not a picture").wait_for()
-    opened.page.evaluate(give, ["drop", data, "image/bmp"])  # which is drawn anew
-    opened.page.wait_for_selector("img.sight")
-    assert opened.page.get_attribute("img.sight", "src").startswith("data:image/jpeg")
-    assert opened.said == []
-
-
 def test_an_example_is_one_press_away_on_a_phone(visit, url):
     opened = visit(url, 390, 844, color_scheme="dark")
     wide = "document.documentElement.scrollWidth"
@@ -311,22 +258,3 @@ def test_every_control_is_reached_and_named(visit, url, sheet):
     assert opened.page.get_attribute("#answer", "aria-live") == "polite"
     assert opened.page.get_attribute("#answer", "aria-busy") == "false"
     assert opened.page.get_attribute("#verdict", "role") == "status"
-
-
-def test_the_page_asks_for_the_key_and_forgets_it(visit, sheet):
-    settings = Settings(**OWN, keys=("open-sesame",))
-    with served(Engine(*tiny.load()), settings, ui=True) as url:
-        opened = visit(url)
-        opened.page.set_input_files("#file", sheet[0])
-        opened.page.wait_for_selector("img.sight")
-        opened.page.fill("#question", sheet[1])
-        opened.page.click("#ask")
-        opened.page.locator("#verdict").filter(has_text="wants an API key").wait_for()
-        assert opened.page.evaluate("document.activeElement.id") == "key"
-        opened.page.keyboard.type("open-sesame")
-        opened.page.keyboard.press("Enter")
-        opened.page.locator("#verdict").filter(has_text="full cache").wait_for(timeout=60_000)
-        stored = "[localStorage.length, sessionStorage.length, document.cookie]"
-        assert opened.page.evaluate(stored) == [0, 0, ""]
-        assert httpx.post(f"{url}/ui/look", json={}).status_code == 401
-        assert all("401" in line for line in opened.said)  # the browser's own words

@@ -1,6 +1,7 @@
 // What is asked of the server: looks, which come as a stream, and how two answers differ.
 
 async function posted(path, body, key, signal) {
+  if (/[^\x20-\x7e]/.test(key)) throw locked(); // which no header can say
   const headers = { "content-type": "application/json" };
   if (key) headers.authorization = `Bearer ${key}`;
   const options = { method: "POST", headers, body: JSON.stringify(body), signal, referrerPolicy: "no-referrer" };
@@ -13,10 +14,13 @@ async function posted(path, body, key, signal) {
 
 async function problemOf(answer) {
   const said = await answer.json().catch(() => null);
-  const words = answer.status === 401 ? "This server wants an API key; give a valid one above." : said?.error?.message;
-  const error = new Error(words ?? `The server answered with status ${answer.status}.`);
-  error.status = answer.status;
-  return error;
+  return answer.status === 401
+    ? locked()
+    : new Error(said?.error?.message ?? `The server answered with status ${answer.status}.`);
+}
+
+function locked() {
+  return Object.assign(new Error("This server wants an API key; give a valid one above."), { status: 401 });
 }
 
 // Asks, and tells `hear` of every chunk as it comes.

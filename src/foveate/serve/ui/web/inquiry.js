@@ -56,7 +56,7 @@ class Inquiry {
       await this.#full();
       const run = this.comparison.run(method, budget);
       if (!run.full && !run.parts && !run.error) {
-        run.parts = await difference(this.comparison.full.answer, run.answer, this.key);
+        run.parts = await difference(this.comparison.full.answer, run.answer, this.key());
         this.tell("compared");
       }
     } catch (error) {
@@ -84,7 +84,7 @@ class Inquiry {
     const run = { method, keep, budget, answer: "", isDone: false };
     this.tell("asked", run);
     try {
-      await look(this.#body(kv), this.key, control.signal, (chunk) => this.#hear(run, chunk));
+      await look(this.#body(kv), this.key(), control.signal, (chunk) => this.#hear(run, chunk));
     } finally {
       if (this.asking === control) this.asking = null;
     }
@@ -128,7 +128,7 @@ class Inquiry {
     };
     const ask = async () => {
       try {
-        await look(this.#body({ method: "full" }), this.key, control.signal, hear);
+        await look(this.#body({ method: "full" }), this.key(), control.signal, hear);
         found.answer = found.answer.trim();
         this.comparison.full = found;
         this.filling = null;

@@ -70,7 +70,7 @@ class Page {
   #begin(text) {
     this.#rest();
     this.inquiry?.stop();
-    const mine = new Inquiry(this.config, this.picture, text, this.form.key(), (what, run) => {
+    const mine = new Inquiry(this.config, this.picture, text, this.form.key, (what, run) => {
       if (mine === this.inquiry) this.#heard(what, run);
     });
     this.inquiry = mine;

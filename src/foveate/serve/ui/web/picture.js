@@ -38,7 +38,10 @@ function redrawn(image, scale, most) {
   for (;;) {
     canvas.width = Math.max(Math.floor(image.naturalWidth * scale), 1);
     canvas.height = Math.max(Math.floor(image.naturalHeight * scale), 1);
-    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+    const brush = canvas.getContext("2d");
+    brush.fillStyle = "white"; // on which the server puts what is transparent; JPEG would have it black
+    brush.fillRect(0, 0, canvas.width, canvas.height);
+    brush.drawImage(image, 0, 0, canvas.width, canvas.height);
     const src = canvas.toDataURL("image/jpeg", 0.92);
     if (src.length * 0.75 <= most || scale < 0.01) return src;
     scale *= 0.7;
@@ -48,19 +51,19 @@ function redrawn(image, scale, most) {
 // The place for a picture, and the ways to give one; `take` gets a picture, `wrong` what went wrong.
 function picker(config, take, wrong) {
   const file = el("input", { type: "file", id: "file", accept: "image/*", hidden: true, tabindex: "-1" });
-  const read = async (given) => {
-    try {
-      take(await pictureOf(given, config));
-    } catch (error) {
-      wrong(error);
-    }
+  let newest = null; // of what was given: what takes longer than a later one comes to nothing
+  const give = async (coming) => {
+    newest = coming;
+    const [then, came] = await coming.then((picture) => [take, picture], (error) => [wrong, error]);
+    if (newest === coming) then(came);
   };
+  const read = (given) => give(pictureOf(given, config));
   file.addEventListener("change", () => {
     if (file.files.length) read(file.files[0]);
     file.value = "";
   });
   const choose = () => file.click();
-  const example = async (one) => take({ ...one, image: await opened(one.src), isExample: true });
+  const example = (one) => give(opened(one.src).then((image) => ({ ...one, image, isExample: true })));
   listen(read, wrong);
   const chips = config.examples.map((one) =>
     el("button", { type: "button", class: "chip", onclick: () => example(one) }, one.name));
