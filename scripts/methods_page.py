@@ -9,6 +9,7 @@ from typing import Any
 
 from foveate.methods import PRESETS
 from foveate.methods.paper import describe
+from foveate.scope import Visual
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "methods.md"
 HEAD = """# Methods
@@ -29,6 +30,13 @@ from them.
 
 This page is written by `scripts/methods_page.py` from the code.
 
+## In a sentence each
+
+With what counts as a candidate by default: visual tokens alone (all text stays), or every token.
+[Which one to take](usage.md#which-method) is on another page.
+
+"""
+SPACE = """
 ## The design space
 
 What every preset is made of with its own defaults, without `keep` and what the parts have by
@@ -63,6 +71,16 @@ def cell(part: Any) -> str:
     return f"`{short(part)}`".replace("|", "\\|")
 
 
+def glance() -> str:
+    """Return the table of all presets in a sentence each."""
+    lines = ["| method | candidates | what it does |", "|---|---|---|"]
+    for preset in PRESETS:
+        name = f"[{preset.__name__}](#{preset.__name__})"
+        kind = "visual" if isinstance(preset().scope, Visual) else "all"
+        lines.append(f"| {name} | {kind} | {describe(preset).about} |")
+    return "\n".join(lines) + "\n"
+
+
 def space() -> str:
     """Return the table of all presets and their five parts."""
     lines = ["| method | scope | score | budget | reduce | when |", "|---|---|---|---|---|---|"]
@@ -80,6 +98,7 @@ def section(preset: Any) -> str:
     source = f" ([arXiv {info.arxiv}](https://arxiv.org/abs/{info.arxiv}))" if info.arxiv else ""
     text = inspect.getdoc(preset) or ""
     body, _, notes = text.partition("Differs from the paper:")
+    body = body.replace(body.partition("\n")[0], info.about, 1)
     lines = [f"## {info.name}", "", f"{info.paper}{source}.", "", body.strip(), ""]
     lines += ["| option | default | allowed |", "|---|---|---|"]
     for option in info.options:
@@ -92,7 +111,9 @@ def section(preset: Any) -> str:
 
 def page() -> str:
     """Return the whole page."""
-    return HEAD + space() + "\n" + "\n".join(section(preset) for preset in PRESETS)
+    return (
+        HEAD + glance() + SPACE + space() + "\n" + "\n".join(section(preset) for preset in PRESETS)
+    )
 
 
 def main() -> int:

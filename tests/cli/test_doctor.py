@@ -51,6 +51,12 @@ def test_healthy_installation(run, monkeypatch):
     assert all(check["status"] in ("ok", "note", "broken") for check in found["checks"])
 
 
+def test_extras_that_lack_a_package_are_named(versions):
+    versions(uvicorn=None)
+    have, _, without = only(checks._extras).found.partition("; not installed (optional): ")
+    assert "serve" in without.split(", ") and "charts" in have.split(", ")
+
+
 def test_broken_embedded_model_fails(run, monkeypatch):
     def fail():
         raise FileNotFoundError("no checkpoint")

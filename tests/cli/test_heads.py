@@ -70,7 +70,8 @@ def test_annotated_pages(run, tmp_path, folder, kind):
     entries = json.loads((folder / "pages.json").read_text())
     if kind == "jsonl":
         (folder / "pages.json").unlink()
-        (folder / "pages.jsonl").write_text("\n".join(map(json.dumps, entries)) + "\n\n")
+        lines = "\r\n".join(map(json.dumps, entries)) + "\r\n\r\n"
+        (folder / "pages.jsonl").write_bytes(lines.encode("utf-8-sig"))  # as Windows writes it
     out = tmp_path / "heads.json"
     done = run("heads", "--data", folder, "--out", out, "--json")
     assert done.code == 0, done.err

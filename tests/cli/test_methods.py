@@ -14,7 +14,7 @@ def test_json_is_the_library_s_list(run):
 
 def test_every_method_is_listed(run):
     out = run("methods").out
-    assert all(info.name in out for info in foveate.methods())
+    assert all(f"{info.name}  {info.about}" in out for info in foveate.methods())
 
 
 def test_one_method_shows_its_options(run):

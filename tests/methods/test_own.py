@@ -55,6 +55,7 @@ def test_entries_take_them_with_options():
             [],
             "no module 'elsewhere.deeper' .*start where elsewhere/deeper.py",
         ),
+        ("mine.py:few", [], "no module 'mine.py' .*leave out .py: mine:few"),
         (":few", [], "':few' names no module; write MODULE:FUNCTION"),
         (".elsewhere:few", [], "names no module"),
         ("beside_the_work:fev", [], "no function 'fev'; did you mean 'few'"),

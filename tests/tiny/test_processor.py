@@ -92,7 +92,12 @@ def test_the_shipped_tokenizer_is_the_one_in_the_code(processor):
 
 @pytest.mark.parametrize(
     ("text", "hint"),
-    [("abc?", "write it in capitals"), ("Ä?", "'ABC[?]' .value of key ABC"), ("A\n", "A-Z, 0-9")],
+    [
+        ("abc?", "write it in capitals"),
+        ("what is ABC?", "'ABC[?]' .value of key ABC.*sentences are for larger models"),
+        ("Ä?", "'ABC[?]' .value of key ABC"),
+        ("A\n", "A-Z, 0-9"),
+    ],
 )
 def test_unknown_characters_are_named(processor, text, hint):
     with pytest.raises(InputError, match=f"cannot read.*{hint}"):

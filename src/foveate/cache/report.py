@@ -192,9 +192,10 @@ class CacheReport:
     def __str__(self) -> str:
         share = self.bytes_stored / self.bytes_full if self.bytes_full else 1.0
         lines = [
-            f"{self.method}: {self.bytes_stored:,} of {self.bytes_full:,} bytes ({share:.1%}), "
+            f"{self.bytes_stored:,} of {self.bytes_full:,} bytes ({share:.1%}), "
             f"{self.kept_visual:,.1f} of {self.total_visual:,} visual tokens per layer and head",
             *self._forms(),
+            f"method: {self.method}",
             *(f"note: {note}" for note in self.notes),
         ]
         return "\n".join(lines)

@@ -96,7 +96,7 @@ def load_table(path: str | os.PathLike[str], kind: Kind) -> Table:
     if kind not in KINDS:
         raise MethodError(f"there are no {kind!r} tables; give one of {', '.join(KINDS)}")
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8")
+        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         command = KINDS[kind].command

@@ -131,7 +131,7 @@ def _show(found: dict[str, Any]) -> None:
             name,
             *([escape(one.text)] if len(found) > 1 else []),
             f"{one.visual_kept:.0f} of {one.visual_total}",
-            f"{console.size(one.bytes_stored)} of {console.size(one.bytes_full)}",
+            console.part(one.bytes_stored, one.bytes_full),
             f"{one.prefill_ms:.0f} ms",
             step,
         )

@@ -173,6 +173,23 @@ def _attention() -> Iterator[Check]:
     yield Check("attention: flex_attention", "ok", flex)
 
 
+def _extras() -> Iterator[Check]:
+    """Yield which extras have all that they need."""
+    from packaging.requirements import Requirement
+
+    told = importlib.metadata.metadata("foveate").get_all("Provides-Extra") or []
+    needed = [Requirement(line) for line in importlib.metadata.requires("foveate") or []]
+    lacking = [
+        extra
+        for extra in told
+        for one in needed
+        if one.marker and one.marker.evaluate({"extra": extra}) and _installed(one.name) is None
+    ]
+    have = ", ".join(extra for extra in told if extra not in lacking) or "none"
+    without = ", ".join(dict.fromkeys(lacking))
+    yield Check("extras", "ok", f"{have}{without and f'; not installed (optional): {without}'}")
+
+
 def _write_access() -> Iterator[Check]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -218,6 +235,7 @@ CHECKS: tuple[Callable[[], Iterator[Check]], ...] = (
     _processors,
     _devices,
     _attention,
+    _extras,
     _write_access,
     _embedded_model,
 )

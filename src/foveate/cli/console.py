@@ -112,6 +112,17 @@ def size(count: float) -> str:
     raise AssertionError("unreachable: GiB returns")
 
 
+def part(count: float, whole: float) -> str:
+    """Return a number of bytes out of another, with one unit where it is the same.
+
+    >>> part(512, 2048), part(106_496, 814_080)
+    ('512 B of 2.0 KiB', '104.0 of 795.0 KiB')
+    """
+    few, all_of_them = size(count), size(whole)
+    unit = " " + all_of_them.split()[1]
+    return f"{few.removesuffix(unit)} of {all_of_them}"
+
+
 def print_json(value: dict[str, Any]) -> None:
     """Write one JSON object to stdout."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=True) + "\n")

@@ -33,7 +33,8 @@ def command(
 def _show(info: Any, whole: bool) -> None:
     screen = console.out()
     source = f" (arXiv {info.arxiv})" if info.arxiv else ""
-    screen.print(f"[bold]{escape(info.name)}[/]  {escape(info.paper)}{source}", soft_wrap=True)
+    screen.print(f"[bold]{escape(info.name)}[/]  {escape(info.about)}", soft_wrap=True)
+    screen.print(f"    {escape(info.paper)}{source}", soft_wrap=True)
     if whole:
         for option in info.options:
             allowed = escape(" | ".join(option.allowed))

@@ -131,10 +131,10 @@ def _load_error(name: str, part: str, error: Exception) -> FoveateError:
         return _vision_error(name, _first_line(error))
     if isinstance(error, ImportError):
         return MissingExtra(f"the {part} of {name} needs a package: {error}")
-    return InputError(
-        f"the {part} of {name} cannot be loaded: {_first_line(error)}; give the id of an "
-        "image-text-to-text model or a folder that holds one"
-    )
+    cure = "give the id of an image-text-to-text model or a folder that holds one"
+    if "connect" in str(error):
+        cure = f"check the network and the id, or {cure.partition(' or ')[2]}"
+    return InputError(f"the {part} of {name} cannot be loaded: {_first_line(error)}; {cure}")
 
 
 def _vision_error(name: str, what: str) -> FoveateError:

@@ -95,7 +95,7 @@ def _entries(folder: Path) -> list[dict[str, Any]]:
             f"{names}"
         )
     try:
-        text = files[0].read_text(encoding="utf-8")
+        text = files[0].read_text(encoding="utf-8-sig")
         lines = [line for line in text.splitlines() if line.strip()]
         listed = json.loads(text) if files[0].suffix == ".json" else [json.loads(x) for x in lines]
     except (OSError, ValueError) as error:

@@ -29,7 +29,7 @@ def elastic(
     every: int | None = None,
     scope: Accounting = "native",
 ) -> Method:
-    """Return Elastic Cache (arXiv 2407.18121): the rest is averaged into the nearest anchor.
+    """Return Elastic Cache (arXiv 2407.18121): what goes is averaged into the nearest that stays.
 
     Per layer a token j is worth `sum over all rows i >= j of a[i, j]`, a being the attention of row
     i averaged over all query heads: one set for all heads. The dropped tokens go, key and value, to

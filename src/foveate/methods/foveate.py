@@ -32,7 +32,7 @@ def foveate(
     window: int = 32,
     scope: ScopeName = "visual",
 ) -> Method:
-    """Return Foveate's own preset: sharp looks, their surroundings, and values, in one line.
+    """Return Foveate's own preset: what is looked at sharply, its surroundings, long values stay.
 
     Per layer and key-value head, over the last `window` rows of the text behind the last image,
     `e[j] = sum_i w[i] a[i, j]^2 / sum_i w[i]`, averaged over the head's query heads: the last row

@@ -46,10 +46,11 @@ def _function(name: str) -> Callable[..., Any]:
     except ModuleNotFoundError as error:
         if not f"{module}.".startswith(f"{error.name}."):
             raise  # something that the module itself needs
-        raise MethodError(
-            f"there is no module {module!r} for {name!r}; start where "
-            f"{module.replace('.', '/')}.py is, or install it"
-        ) from None
+        bare = module.removesuffix(".py")
+        cure = f"start where {module.replace('.', '/')}.py is, or install it"
+        if bare != module:
+            cure = f"leave out .py: {bare}:{function}"
+        raise MethodError(f"there is no module {module!r} for {name!r}; {cure}") from None
     if not callable(getattr(found, function, None)):
         names = [key for key, value in vars(found).items() if callable(value)]
         raise MethodError(f"{module} has no function {function!r}; {nearest(function, names)}")

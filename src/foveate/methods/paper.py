@@ -31,7 +31,8 @@ class Option:
 class MethodInfo:
     """One method: its paper, its options, and in which points it differs from the paper.
 
-    `more` names options that it takes besides, such as those of a method inside.
+    `about` says in a sentence what it does; `more` names options that it takes besides, such as
+    those of a method inside.
     """
 
     name: str
@@ -40,6 +41,7 @@ class MethodInfo:
     options: tuple[Option, ...]
     notes: str
     more: str = ""
+    about: str = ""
 
 
 def paper(title: str, arxiv: str = "") -> Callable[[F], F]:
@@ -71,7 +73,19 @@ def describe(preset: Callable[..., Method]) -> MethodInfo:
         options,
         " ".join(notes.split()),
         " ".join(more).replace("_", " "),
+        about(docstring),
     )
+
+
+def about(docstring: str) -> str:
+    """Return the first sentence of a preset without its name.
+
+    >>> about("Return KNorm (arXiv 2406.11430): the tokens with the shortest keys stay.")
+    'The tokens with the shortest keys stay.'
+    """
+    first = docstring.partition("\n")[0].removeprefix("Return ")
+    sentence = first.partition(": ")[2] or first
+    return sentence if sentence.startswith("`") else sentence[:1].upper() + sentence[1:]
 
 
 def allowed(hint: Any) -> tuple[str, ...]:

@@ -1,5 +1,7 @@
 """The character tokenizer as a stock fast tokenizer, built from the vocabulary alone."""
 
+import re
+
 from tokenizers import AddedToken, Regex, Tokenizer
 from tokenizers.decoders import Fuse
 from tokenizers.models import WordLevel
@@ -37,8 +39,11 @@ def check(text: str) -> None:
     if not unknown:
         return
     shown = " ".join(repr(character) for character in unknown[:10])
-    advice = "write the question like 'ABC?' (value of key ABC) or 'ABC*' (its whole table row)"
-    if all(character.upper() in CHARACTERS for character in unknown):
+    advice = (
+        "write the question like 'ABC?' (value of key ABC) or 'ABC*' (its whole table row); "
+        "sentences are for larger models"
+    )
+    if re.fullmatch(r"[A-Z0-9]+[?*=]", plain.strip().upper()):
         advice = "write it in capitals"
     raise InputError(
         f"the embedded model cannot read {shown} in {plain[:60]!r}; it knows A-Z, 0-9, "
