@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from engines import METHODS, Heard, ask, engine_of, letters, model_of, pieces, plain, run
+from engines import METHODS, Heard, ask, engine_of, letters, made, model_of, pieces, plain, run
 from families import BY_NAME, VERSION
 from foveate import tiny
 from foveate.cli.answers import prepare
@@ -193,6 +193,19 @@ def test_what_the_generation_config_says_of_tokens_is_heeded(option, value):
     engine.stop()
     assert heard.ids == expected != before
     assert engine.notes == ()
+
+
+@pytest.mark.parametrize("name", ["aircache", "h2o"])  # together with others, and alone
+def test_stop_strings_of_the_generation_config_are_heeded(embedded, monkeypatch, name):
+    config, asked = embedded.model.generation_config, Ask(chat(1), method=made(name))
+    engine = Engine(embedded.model, embedded.processor)
+    (plain,) = answered(engine, [asked])
+    stop = plain.text[2:4]
+    monkeypatch.setattr(config, "stop_strings", [stop])
+    (heard,) = answered(engine, [asked])
+    engine.stop()
+    assert (heard.text, heard.end.reason) == (plain.text.partition(stop)[0], "stop")
+    assert heard.end.completion_tokens < plain.end.completion_tokens
 
 
 def test_what_is_not_heeded_is_told():

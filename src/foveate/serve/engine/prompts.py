@@ -84,12 +84,18 @@ class Prompts:
         request.sampler = Sampler(
             config, temperature or 0.0, 1.0 if top_p is None else top_p, ask.seed
         )
-        request.words = Words(self._decode, ask.stop)
+        request.words = Words(self._decode, (*ask.stop, *_stops(config)))
         request.spell = lambda token: str(self._tokenizer.decode([token]))
         request.ends = self._ends
 
     def _decode(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+def _stops(config: Any) -> tuple[str, ...]:
+    """Return the texts that end an answer by the generation config."""
+    found = getattr(config, "stop_strings", None) or ()
+    return (found,) if isinstance(found, str) else tuple(found)
 
 
 def _ends(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -27,6 +27,7 @@ def reading(model: Any, request: Request, chunk: int | None) -> Paced:
             max_new_tokens=1 if request.alone is None else request.most,
             do_sample=False,
             num_beams=1,
+            stop_strings=None,  # the request's words know them
             logits_processor=LogitsProcessorList([_Hears(request)]),
         )
 
