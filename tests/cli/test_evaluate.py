@@ -162,6 +162,27 @@ def test_files_of_ones_own_are_a_task(run, untrained, page, log, tmp_path):
     assert "anls" in json.loads(done.out)["tasks"]["pages"]
 
 
+def test_several_files_are_a_task_each_with_shapes_of_their_own(
+    run, untrained, page, log, tmp_path
+):
+    for name, answer in (("one", "answers"), ("two", "answer")):
+        table = tmp_path / name / "test.json"
+        table.parent.mkdir()
+        table.write_text(json.dumps([{"image": page, "question": "A?", answer: "x"}]))
+    data = (f"docvqa={tmp_path}/one/test.json", tmp_path / "two" / "test.json")
+    words = ("--methods", "random", "--keep", "0.5", "--prompt", "{question}", "--metric", "exact")
+    words += ("--max-new-tokens", "2", "--out", log, "--json")
+    done = run("eval", "--data", data[0], "--data", data[1], *words)
+    found = json.loads(done.out)
+    assert [(one["task"], one["n"]) for one in found["outcomes"]] == [
+        ("one/test", 1), ("one/test", 1), ("two/test", 1), ("two/test", 1)
+    ]  # fmt: skip
+    assert "family='docvqa'" in found["tasks"]["one/test"]
+    assert "family='local'" in found["tasks"]["two/test"]
+    again = run("eval", "--data", data[1], "--data", data[1], *words)
+    assert (again.code, again.out) == (2, "") and "task two/test came twice" in again.err
+
+
 def test_files_of_ones_own_and_built_in_tasks_share_a_number(run, untrained, page, log, tmp_path):
     table = tmp_path / "pages.json"
     table.write_text(json.dumps([{"image": page, "question": "A?", "answer": "x"}] * 3))

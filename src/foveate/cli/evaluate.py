@@ -58,8 +58,12 @@ Number = Annotated[
 ]
 Seeds = Annotated[str | None, typer.Option("--seeds", help="Seeds of tasks: 1,2")]
 Data = Annotated[
-    Path | None,
-    typer.Option("--data", help="A task of yours: a JSON, JSONL or Parquet file, or its folder."),
+    list[str] | None,
+    typer.Option(
+        "--data",
+        metavar="[SHAPE=]PATH",
+        help="A task of yours: a JSON, JSONL or Parquet file, or its folder; may be repeated.",
+    ),
 ]
 Shape = Annotated[
     str | None, typer.Option("--shape", help="What --data is like: docvqa, chartqa ...")
@@ -146,11 +150,11 @@ def command(
     }
     chosen |= {"--keep": keep, "--data": data} | {grids.word(name): own[name] for name in own}
     if study is None:
-        tasks = grids.tasks(names, data, own, number)
+        tasks = grids.tasks(names, data or [], own, number)
         asked, grid = grids.asked(tasks, grids.entries(methods, entry, option), keep)
     else:
         asked, grid = grids.of_study(study, chosen)
-    grid = grids.sized(grid, number, seeds, everything=data is not None)
+    grid = grids.sized(grid, number, seeds, everything=bool(data))
     with ranks.team() as team:
         path = team.same(lambda: out or RUNS / f"{study or _now()}.jsonl")
         with console.only_stderr(), _stoppable(path), console.meter(team.rank == 0) as meter:

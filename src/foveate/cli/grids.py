@@ -13,22 +13,20 @@ def word(name: str) -> str:
 
 
 def tasks(
-    names: list[str] | None, data: Path | None, own: dict[str, Any], number: int | None
+    names: list[str] | None, data: list[str], own: dict[str, Any], number: int | None
 ) -> tuple[Any, ...]:
-    """Return the tasks of these names, and that of the data, which `own` describes."""
+    """Return the tasks of these names, and those of the data, which `own` describes."""
     from foveate.errors import InputError
     from foveate.eval.tasks import task
 
     found = tuple(task(name) for name in names or [])
-    if data is not None:
-        from foveate.eval.local import local_task
-
+    if data:
         if names and number is None:
             raise InputError(
-                f"{data} has as many questions as it has rows, and {names[0]} has no end; give "
+                f"{data[0]} has as many questions as it has rows, and {names[0]} has no end; give "
                 "--number, which holds for both"
             )
-        return (*found, local_task(data, **own))
+        return (*found, *_local(data, own))
     for option, value in own.items():
         if value is not None:
             raise InputError(f"{word(option)} is about files of yours; give --data, too")
@@ -38,6 +36,26 @@ def tasks(
             "`foveate eval list` shows them"
         )
     return found
+
+
+def _local(data: list[str], own: dict[str, Any]) -> list[Any]:
+    """Return the tasks of files; where files are called alike, their folders tell them apart."""
+    from foveate.eval.local import local_task
+    from foveate.eval.local.shapes import SHAPES
+
+    places, found = [], []
+    for given in data:
+        shape, equals, path = given.partition("=")
+        has_shape = bool(equals) and shape in SHAPES
+        places.append(Path(path if has_shape else given))
+        found.append(local_task(places[-1], **{**own, **({"shape": shape} if has_shape else {})}))
+    names = [task.name for task in found]
+    return [
+        replace(task, name=f"{place.expanduser().resolve().parent.name}/{task.name}")
+        if names.count(task.name) > 1
+        else task
+        for place, task in zip(places, found, strict=True)
+    ]
 
 
 def entries(

@@ -74,7 +74,8 @@ def save(files: Sequence[Path], study: Study, grid: Grid, log: Log) -> None:
             text = as_csv(study, result)
         else:
             closing = f"{_legend(study, found)}\n\n{_origin(result)}"
-            text = as_markdown(_tables(study, grid, result, found), closing)
+            made = [*_beside_each_other(study, result), *_tables(study, grid, result, found)]
+            text = as_markdown(made, closing)
         try:
             file.write_text(text, encoding="utf-8")
         except OSError as error:
@@ -98,6 +99,13 @@ def _tables(
         yield from tables(one, {**result, "cells": cells}).values()
     if any(one.measures for one in found):
         yield _measured(found)
+
+
+def _beside_each_other(study: Study, result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield all tasks in one table, as papers have them, where the study has no tables itself."""
+    if not study.layouts and len(study.tasks) > 1:
+        wide = Layout("wide", "All tasks", columns=("task", "keep"), together=True)
+        yield from tables(replace(study, layouts=(wide,)), result).values()
 
 
 def _legend(study: Study, found: list[Outcome]) -> str:
