@@ -66,6 +66,10 @@ def test_shards_of_parquet_are_one_table(write, folder):
         write([row(question=f"{number}?")] * 3, f"val-0000{number}-of-00003.parquet")
     task = local_task(folder)
     assert [parts(task, index)[1] for index in (0, 2, 3, 8)] == ["0?", "0?", "1?", "2?"]
+    write([row()], "test-00000-of-00001.parquet")
+    part = local_task(folder / "val")
+    assert part.name == "val" and len(all_of(part)) == 9
+    assert len(all_of(local_task(folder / "test"))) == 1
 
 
 def test_images_come_as_paths_bytes_addresses_and_records(write, folder):

@@ -37,7 +37,7 @@ def local_task(
         raise InputError(f"max_new_tokens={max_new_tokens}; give at least 1")
     given = Path(path).expanduser()
     files = rows.find(given)
-    title = given.resolve().name if given.is_dir() else given.stem
+    title = given.stem if given.is_file() else given.resolve().name
     table = rows.read(files, form.name == "milebench")
     judge = judge or _metric(form, table, files[0].stem)
     wording = _wording(form, prompt)

@@ -23,7 +23,10 @@ SHARD = re.compile(r"(.*)-\d+-of-\d+\.parquet")
 
 
 def find(path: Path) -> tuple[Path, ...]:
-    """Return the table at that path, or in that folder; it may be in several Parquet files."""
+    """Return the table at that path, or in that folder; it may be in several Parquet files.
+
+    The path of those is what their names begin with: `data/validation`.
+    """
     if path.is_file():
         if path.suffix.lower() not in KINDS:
             raise InputError(
@@ -32,22 +35,34 @@ def find(path: Path) -> tuple[Path, ...]:
             )
         return (path,)
     if not path.is_dir():
-        raise InputError(f"there is no file or folder {path}; give one with questions in it")
-    found = sorted(file for file in path.iterdir() if file.suffix.lower() in KINDS)
+        shards = tuple(file for file in _tables(path.parent) if _name(file) == path.name)
+        if not shards:
+            raise InputError(f"there is no file or folder {path}; give one with questions in it")
+        return shards
+    found = _tables(path)
     if not found:
         raise InputError(
             f"folder {path} holds no table; put one beside the images, a file that ends in "
             f"{', '.join(KINDS)}"
         )
-    if len(found) > 1 and not _are_shards(found):
-        names = ", ".join(file.name for file in found)
-        raise InputError(f"folder {path} holds several tables ({names}); give one of them")
-    return tuple(found)
+    names = list(dict.fromkeys(map(_name, found)))
+    if len(names) > 1:
+        raise InputError(
+            f"folder {path} holds several tables ({', '.join(names)}); give one of them: "
+            f"{path / names[0]}"
+        )
+    return found
 
 
-def _are_shards(files: Iterable[Path]) -> bool:
-    stems = {found[1] if (found := SHARD.fullmatch(file.name)) else None for file in files}
-    return len(stems) == 1 and None not in stems
+def _tables(folder: Path) -> tuple[Path, ...]:
+    files = folder.iterdir() if folder.is_dir() else ()
+    return tuple(sorted(file for file in files if file.suffix.lower() in KINDS))
+
+
+def _name(file: Path) -> str:
+    """Return what a table is called, which may be in several files."""
+    shard = SHARD.fullmatch(file.name)
+    return shard[1] if shard else file.name
 
 
 def digest(files: Iterable[Path]) -> str:
