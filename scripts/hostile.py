@@ -88,6 +88,11 @@ def damaged(dice: random.Random) -> bytes:
     return bytes(body)
 
 
+def lines(dice: random.Random) -> dict[str, Any]:
+    """Return pictures of a few bytes that are enlarged to what fills the memory."""
+    return chat(*[address(Image.new("1", (dice.randrange(250_000, 310_000), 1)))] * 16)
+
+
 def half(url: str, key: str, dice: random.Random) -> Status:
     """Promise a body, send a part of it, and go."""
     head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {key}\r\n"
@@ -117,6 +122,10 @@ def elsewhere(url: str, key: str, dice: random.Random) -> Status:
     return httpx.get(url + path, headers=head).status_code
 
 
+def _said(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
 REQUESTS: tuple[tuple[str, Send, tuple[Status, ...]], ...] = (
     ("bomb", posted(bomb), (413,)),
     ("broken picture", posted(broken), (400,)),
@@ -124,6 +133,9 @@ REQUESTS: tuple[tuple[str, Send, tuple[Status, ...]], ...] = (
     ("file", posted(lambda dice: chat("file:///etc/passwd")), (400,)),
     ("inside", posted(lambda dice: chat("http://169.254.169.254/latest/meta-data")), (400,)),
     ("large body", posted(lambda dice: b" " * 3_000_000), (413,)),
+    ("values", posted(lambda dice: chat() | {"messages": [0] * 500_000}), (400,)),
+    ("long text", posted(lambda dice: chat(messages=[_said("A" * 1_500_000)])), (400,)),
+    ("lines", posted(lines), (413,)),
     ("large number", posted(lambda dice: chat(max_tokens=10**9)), (400,)),
     ("deep", posted(lambda dice: b'{"messages":' + b"[" * 200_000), (400,)),
     ("damaged", posted(damaged), (400,)),
@@ -132,8 +144,8 @@ REQUESTS: tuple[tuple[str, Send, tuple[Status, ...]], ...] = (
     ("unknown model", posted(lambda dice: {**chat(), "model": "x" * 9_999}), (404,)),
     ("method", posted(lambda dice: chat(kv={"method": "sparsemm", "table": "/dev/zero"})), (400,)),
     ("kernel", posted(lambda dice: chat(kv={"method": "snapkv", "kernel": 10**12})), (400,)),
-    ("words", posted(lambda dice: chat(messages=[{"role": "user", "content": "é\0"}])), (400,)),
-    ("marks", posted(lambda dice: chat(messages=[_marks()])), (400,)),
+    ("words", posted(lambda dice: chat(messages=[_said("é\0")])), (400,)),
+    ("marks", posted(lambda dice: chat(messages=[_said("<|image_pad|>" * 100)])), (400,)),
     ("half", half, ("left",)),
     ("gone", gone, ("left",)),
     ("no key", unlocked, (401,)),
@@ -145,7 +157,3 @@ REQUESTS: tuple[tuple[str, Send, tuple[Status, ...]], ...] = (
     ),
     ("host", lambda url, key, dice: post(url, key, chat(), host="evil.example"), (421,)),
 )
-
-
-def _marks() -> dict[str, str]:
-    return {"role": "user", "content": "<|image_pad|>" * 100}
