@@ -63,10 +63,10 @@ def test_tables_are_saved_as_markdown_and_every_cell_as_csv(run, untrained, tmp_
     found = json.loads(done.out)["outcomes"]
     text, cells = (file.read_text() for file in files)
     assert f"{found[0]['task']} (n = 2 for each task):\n\n| method | 50% |\n| --- | --- |\n" in text
-    assert text.count("| full cache | ") == 4 and text.count("\n| --- |") == 5
+    assert text.count("| full cache | ") == 4 and text.count("\n| --- |") == 6
     assert text.startswith("All tasks (n = 2 for each task):\n\n| method | row-144 50% | ")
     assert "| lookup-144 50% | all 50% |\n" in text.splitlines(keepends=True)[2]
-    assert "Bytes stored / full cache (n = 2" in text and "| agreement | divergence |" in text
+    assert "Bytes stored / full cache (n = 2" in text and "| agreement | random | " in text
     assert "better or worse than snapkv" in text and "embedded (weights " in text
     rows = list(csv.DictReader(cells.splitlines()))
     assert [(row["task"], row["entry"]) for row in rows] == [(o["task"], o["entry"]) for o in found]

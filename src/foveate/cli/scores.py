@@ -17,7 +17,7 @@ from foveate.eval.judging.results import scored, summary
 from foveate.eval.log import Log
 from foveate.eval.showing.listed import as_csv
 from foveate.eval.showing.markdown import as_markdown
-from foveate.eval.showing.tables import tables
+from foveate.eval.showing.tables import tables, text_of
 from foveate.eval.study import Axis, Layout, Study
 
 KINDS = (".md", ".csv")
@@ -97,8 +97,7 @@ def _tables(
     for one in [study] if study.layouts else _by_family(study, grid):
         cells = [cell for cell in result["cells"] if cell["task"] in one.tasks]
         yield from tables(one, {**result, "cells": cells}).values()
-    if any(one.measures for one in found):
-        yield _measured(found)
+    yield from _measured(found)
 
 
 def _beside_each_other(study: Study, result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -172,7 +171,7 @@ def _upright(columns: list[str], rows: list[list[str]]) -> tuple[list[str], list
 def _table(columns: list[str], rows: list[list[str]]) -> Table:
     """Return a table whose numbers stand at the right."""
     table = Table()
-    words = {"method", "task", "setting", "window", "layers", "visual tokens"}
+    words = {"measure", "method", "task", "setting", "window", "layers", "visual tokens"}
     for heading in columns:
         side: Literal["left", "right"] = "left" if heading in words else "right"
         table.add_column(heading, justify=side, overflow="fold")
@@ -181,16 +180,23 @@ def _table(columns: list[str], rows: list[list[str]]) -> Table:
     return table
 
 
-def _measured(found: list[Outcome]) -> dict[str, Any]:
-    """Return the table of the measures of fidelity."""
-    names = list(dict.fromkeys(name for one in found for name in one.measures))
-    rows = [
-        [one.task, one.entry, one.keep, *(_number(one.measures.get(name)) for name in names)]
-        for one in found
-        if one.measures
-    ]
-    columns = ["task", "method", "kept", *(name.replace("_", " ") for name in names)]
-    return {"title": "How closely the full cache is followed", "columns": columns, "rows": rows}
+def _measured(found: list[Outcome]) -> Iterator[dict[str, Any]]:
+    """Yield a table of the measures of fidelity for each task."""
+    for task in dict.fromkeys(one.task for one in found if one.measures):
+        told = {(one.entry, one.keep): one.measures for one in found if one.task == task}
+        names = list(dict.fromkeys(name for measures in told.values() for name in measures))
+        measured = [place for place, measures in told.items() if measures]
+        keeps = list(dict.fromkeys(keep for _, keep in measured))
+        rows = []
+        for name in names:
+            for entry in dict.fromkeys(entry for entry, _ in measured):
+                values = [told.get((entry, keep), {}).get(name) for keep in keeps]
+                rows.append([name.replace("_", " "), entry, *map(_number, values)])
+        yield {
+            "title": f"{task}: how closely the full cache is followed",
+            "columns": ["measure", "method", *(text_of("keep", keep) for keep in keeps)],
+            "rows": rows,
+        }
 
 
 def _number(value: float | None) -> str:

@@ -14,7 +14,7 @@ from foveate.eval.judging.results import Scored, averaged, scored
 from foveate.eval.judging.stats import paired
 from foveate.eval.study import Axis, Layout, Printed, Study
 
-__all__ = ["printed_table", "tables"]
+__all__ = ["printed_table", "tables", "text_of"]
 
 Key = tuple[str, ...]
 ANY = ""  # in a key: whatever the name is
