@@ -15,7 +15,7 @@ import pytest
 import foveate
 from foveate.cli.serve import _bound, _hosts, _keys, _run, _shown, parse_bytes
 from foveate.errors import InputError
-from foveate.serve import Settings, create_app
+from foveate.serve import Settings, create_app, logs
 from serving import Script, ask_of, hello, messages, page, twin
 
 
@@ -101,14 +101,16 @@ def test_whoever_reads_the_address_may_ask_at_once(capsys, monkeypatch):
         assert server.config.http == "h11"  # which bounds what comes before the body
 
     engine = Script(hello)
-    engine.notes = ()
+    engine.notes, caught = (), []
     monkeypatch.setattr("uvicorn.Server.run", start)
     monkeypatch.setattr("uvicorn.Config.configure_logging", lambda config: None)
+    monkeypatch.setattr("logging.captureWarnings", caught.append)
     with _bound("127.0.0.1", 0) as listening:
         settings = Settings(model="[/x]")
         _run(create_app(engine, settings), settings, listening, "127.0.0.1", False)
     (peer,) = opened
     peer.close()
+    assert caught == [True] and "py.warnings" in logs.CONFIG["loggers"]  # are lines of the log
     assert capsys.readouterr().out.startswith("[/x] at http://127.0.0.1:")
 
 

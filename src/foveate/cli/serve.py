@@ -1,6 +1,7 @@
 """`foveate serve`: an OpenAI-compatible server whose requests share one budget of cache bytes."""
 
 import ipaddress
+import logging
 import os
 import re
 import socket
@@ -221,6 +222,7 @@ def _run(app: Any, settings: Any, listening: socket.socket, host: str, ui: bool)
         timeout_graceful_shutdown=10,
     )
     config.configure_logging()
+    logging.captureWarnings(True)  # such as Pillow's about damaged pictures: a line, too
     for note in app.state.engine.notes:
         logs.write("note", 30, advice=note)
     listening.listen(config.backlog)  # so that whoever reads the address may ask at once

@@ -36,7 +36,7 @@ CONFIG: dict[str, Any] = {
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "lines"}},
     "loggers": {
         name: {"handlers": ["stderr"], "level": level, "propagate": False}
-        for name, level in (("foveate", "INFO"), ("uvicorn", "WARNING"))
+        for name, level in (("foveate", "INFO"), ("uvicorn", "WARNING"), ("py.warnings", "WARNING"))
     },
 }
 
