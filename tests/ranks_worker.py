@@ -1,16 +1,15 @@
 """One of several processes that work through the grid of `rehearsal`.
 
-Run as `python -m torch.distributed.run --nproc-per-node 2 ranks_worker.py LOG PAUSE DIES WEIGHTS`.
+Run as `python -m torch.distributed.run --nproc-per-node 2 ranks_worker.py LOG PAUSE DIES`.
 Beside LOG, process R leaves its id in LOG.pidR, and in LOG.endR how many samples it answered and
 how many the log has. DIES is how many answers process 1 gives before it is killed, in its first
-life; WEIGHTS tell one model from another.
+life.
 """
 
 import os
 import signal
 import sys
 from collections import Counter
-from functools import partial
 from pathlib import Path
 
 import rehearsal
@@ -38,10 +37,9 @@ def grid() -> Grid:
 
 if __name__ == "__main__":
     OUT, PAUSE, DIES = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
-    load = partial(rehearsal.load, float(sys.argv[4]))
     setting = rehearsal.setting(pause=PAUSE, answerer=Mortal)
     with ranks.team() as team:
         Path(f"{OUT}.pid{team.rank}").write_text(str(os.getpid()))
-        log = run(grid(), load, OUT, setting=setting, team=team)
+        log = run(grid(), rehearsal.load, OUT, setting=setting, team=team)
         told = f"{ANSWERED['mine']} {len(log.records)}"
         Path(f"{OUT}.end{team.rank}").write_text(told)

@@ -35,8 +35,8 @@ def path(tmp_path):
     return tmp_path / "numbers.jsonl"
 
 
-def work(path, *, pause=0.0, dies=NEVER, weights=1.0, restarts=0):
-    return launched(ranks_worker.__file__, path, pause, dies, weights, restarts=restarts)
+def work(path, *, pause=0.0, dies=NEVER, restarts=0):
+    return launched(ranks_worker.__file__, path, pause, dies, restarts=restarts)
 
 
 def finish(process):
@@ -118,23 +118,15 @@ def test_the_command_prints_one_table_that_is_the_one_of_one_process(path):
     assert answers(read_log(path)) == answers(read_log(single))
 
 
-def test_what_the_first_process_refuses_is_said_once(path):
-    path.write_text("no log at all\n")
+def test_what_the_first_process_refuses_is_said_once_and_leaves_nothing_behind(path):
+    begun(path, 3)  # with another model
+    before = path.read_bytes()
     words = ["eval", "lookup-144", "--number", "1", "--device", "cpu", "--out", path]
     with launched("-m", "foveate", *words) as process:
         said = process.communicate(timeout=LIMIT)[0]
-    assert process.returncode == 1 and said.count("is no log of") == 1, said
-    assert path.read_text() == "no log at all\n"
-    assert "Traceback" not in said.split("ChildFailedError")[0].split("elastic")[0]
-
-
-def test_another_model_by_mistake_leaves_nothing_behind(path):
-    begun(path, 3)
-    before = path.read_bytes()
-    with work(path, pause=0.02, weights=2.0) as process:
-        said = process.communicate(timeout=LIMIT)[0]
-    assert process.returncode == 1 and "begun with numbers" in said, said
+    assert process.returncode == 1 and said.count("begun with model numbers") == 1, said
     assert path.read_bytes() == before and not part(path, 1).exists()
+    assert "Traceback" not in said.split("ChildFailedError")[0].split("elastic")[0]
 
 
 def begun(path, number, **options):
