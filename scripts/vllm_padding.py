@@ -21,6 +21,7 @@ from foveate.bench.result import origin
 from foveate.errors import InputError
 from foveate.eval.asking.answering import conversation
 from foveate.eval.generated import Documents
+from foveate.eval.studies.parts import measured
 from foveate.integrations.vllm import Prefilled, export, prefill
 from foveate.method import Method
 
@@ -31,7 +32,7 @@ SEED = 7
 LEFT_OUT = ("full",)
 FURTHER: dict[str, dict[str, Any]] = {  # other settings of a preset, in the row behind it
     "aircache": {"budget": "uniform"},
-    "sparsemm": {"table": str(ROOT / "benchmarks" / "results" / "tiny-heads.json")},
+    "sparsemm": {"table": measured("heads")},
 }
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from foveate import bench
 from foveate.errors import FoveateError
 from foveate.eval.log import Journal, read_log
 from foveate.eval.running.parts import part
 from foveate.eval.running.unit import Desk
+from foveate.eval.studies.parts import measured
 
 SMALL = ("lookup-144", "--number", "2", "--batch", "2", "--device", "cpu")
 
@@ -312,7 +312,7 @@ def test_bad_words_are_refused(run, untrained, log, words, says):
 
 
 def test_methods_that_the_model_cannot_have_are_refused_before_any_answer(run, untrained, log):
-    table = bench.root() / "benchmarks" / "results" / "tiny-heads.json"
+    table = measured("heads")
     done = run("eval", *SMALL, "--entry", f"sparsemm(table={table})", "--out", log)
     assert (done.code, done.out) == (2, "")
     assert "at keep=0.5: the heads table of embedded has" in done.err

@@ -9,6 +9,7 @@ import foveate
 from foveate.errors import InputError
 from foveate.eval.showing.tables import reference
 from foveate.eval.studies import printed
+from foveate.eval.studies.parts import measured
 from foveate.eval.studies.single import Nth, Single
 from foveate.eval.study import Printed, studies, study
 from foveate.eval.tasks import task
@@ -43,6 +44,7 @@ def test_what_a_study_names_is_there(name):
     labels = {entry.label for entry in one.entries}
     assert {reference(one.reference, label) for label in labels} <= labels
     assert {*one.picture} <= labels
+    assert {label for places in one.curves.values() for label in places.values()} <= labels
     names = [table.name for table in (*one.layouts, *one.printed)]
     assert len({*names}) == len(names)
     for layout in one.layouts:
@@ -50,6 +52,12 @@ def test_what_a_study_names_is_there(name):
         assert {*layout.keeps} <= {*one.keeps}
         assert {*layout.families} <= {word.rpartition("-")[0] for word in one.tasks}
         assert not {*layout.rows} & {*layout.columns}
+
+
+@pytest.mark.parametrize("name", ["heads", "redundancy"])
+def test_what_studies_need_is_in_the_package(name):
+    table = Path(measured(name))
+    assert table.is_file() and table.is_relative_to(Path(foveate.__file__).parent)
 
 
 def test_every_preset_is_in_the_headline():

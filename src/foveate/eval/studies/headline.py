@@ -27,7 +27,7 @@ def entries() -> tuple[Entry, ...]:
         counted = any(option.name == "scope" for option in info.options)
         if info.name not in APART:
             rows.append(visual(info.name) if counted else Entry(info.name))
-    heads = measured("tiny-heads")  # with the total of all others: the rest is redistributed
+    heads = measured("heads")  # with the total of all others: the rest is redistributed
     return (
         *rows,
         *(visual(f"mixkv+{host}") for host in ("snapkv", "pyramidkv", "adakv")),

@@ -18,7 +18,7 @@ def host_options(host: str, prefix: str = "host_") -> dict[str, Any]:
     """Return what a host needs to know of the embedded model."""
     if host != "sparsemm":
         return {}
-    return {f"{prefix}table": measured("tiny-heads"), "redistribute": True}
+    return {f"{prefix}table": measured("heads"), "redistribute": True}
 
 
 HOSTS = Study(
@@ -62,7 +62,7 @@ def component(setting: str, host: str) -> Entry:
     """Return one cell of the ablation."""
     options = {**SETTINGS[setting], **host_options(host)}
     if options.get("mix") == "offline":
-        options["table"] = measured("tiny-redundancy")
+        options["table"] = measured("redundancy")
     return Entry(f"mixkv+{host}", options, f"{setting} on {host}")
 
 

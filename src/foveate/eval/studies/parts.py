@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import foveate
+from foveate import tiny
 from foveate.eval.entry import Entry
 
 __all__ = ["FAMILIES", "measured", "tasks", "visual"]
@@ -26,6 +26,5 @@ def visual(preset: str, label: str = "", **options: Any) -> Entry:
 
 
 def measured(name: str) -> str:
-    """Return where a checkout has a table of the embedded model: tiny-heads, tiny-redundancy."""
-    folder = Path(foveate.__file__).resolve().parents[2]
-    return str(folder / "benchmarks" / "results" / f"{name}.json")
+    """Return the file of what was measured of the embedded model: heads, redundancy."""
+    return str(Path(tiny.__file__).parent / "tables" / f"{name}.json")
