@@ -23,7 +23,7 @@ def prompt(text):
 
 # What is kept is chosen by the first question; a later one finds what that one left.
 first, *others = page.questions[:4]
-cache = foveate.CompressedCache(model, foveate.aircache(keep=0.5))
+cache = foveate.CompressedCache(model, foveate.foveate(keep=0.3))
 inputs = prompt(first.text)
 said = model.generate(**inputs, past_key_values=cache, max_new_tokens=8)
 print(first.text, processor.decode(said[0, inputs["input_ids"].shape[1] :]))

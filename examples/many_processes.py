@@ -15,7 +15,7 @@ pages = [document(seed, layout="rows", grid=(6, 7)) for seed in range(10)]
 rows = [{"image": page.pages[0], "question": page.questions[0].text} for page in pages]
 
 state = PartialState(cpu=not torch.cuda.is_available())
-generate = BatchGenerator(method="snapkv", keep=0.3, max_new_tokens=8, device=str(state.device))
+generate = BatchGenerator(method="foveate", keep=0.3, max_new_tokens=8, device=str(state.device))
 found = []
 with state.split_between_processes(rows) as mine:
     for start in range(0, len(mine), 4):

@@ -123,7 +123,7 @@ def test_folder_without_a_model_is_explained(tmp_path):
 
 def test_a_network_that_is_not_there_is_named():
     error = models._load_error("a/b", "model", OSError("We couldn't connect to the hub"))
-    assert str(error).endswith("check the network and the id, or a folder that holds one")
+    assert str(error).endswith("check the network and the id, or give a folder that holds one")
 
 
 def test_id_that_cannot_be_had_is_explained():

@@ -13,7 +13,7 @@ import openai
 import pytest
 
 import foveate
-from foveate.cli.serve import _bound, _hosts, _keys, _run, _shown, parse_bytes
+from foveate.cli.serve import _bound, _hosts, _keys, _run, _shown, parse_bytes, read_engine
 from foveate.errors import InputError
 from foveate.serve import Settings, create_app, logs
 from serving import Script, ask_of, hello, messages, page, twin
@@ -75,6 +75,8 @@ def test_the_command_serves_with_its_options(tmp_path):
         (("--keep", "few"), "is not a number"),
         (("--method", "aircash"), "did you mean 'aircache'"),
         (("--max-pixels", "1000000000"), "is too much"),
+        (("--client-methods", "full, aircash"), "did you mean 'aircache'"),
+        (("--client-methods", "mixkv+adakv"), "give both, as mixkv,adakv"),
         (("--ui", "--host", "0.0.0.0"), "give --api-key-file"),
         (("--ui", "--client-methods", "aircache"), "add full to"),
     ],
@@ -116,10 +118,16 @@ def test_whoever_reads_the_address_may_ask_at_once(capsys, monkeypatch):
 
 def test_keys_are_read_as_they_are_meant(tmp_path, monkeypatch):
     keys = tmp_path / "keys"
-    keys.write_text("  # an old one\r\n first\r\n\r\n")
+    keys.write_bytes("first\r\n  # an old one\r\n\r\n".encode("utf-8-sig"))  # as Windows does
     monkeypatch.setenv("FOVEATE_API_KEY", "second\n")
     assert _keys(keys) == ("second", "first")
     assert _keys(None) == ("second",)
+
+
+@pytest.mark.parametrize(("limit", "most"), [(3, 3), (4096, 512)])
+def test_an_answer_that_no_client_bounds_is_within_the_limit(limit, most):
+    given = {"method": "full", "keep": None, "option": None, "kv_bytes": None, "queue": 1}
+    assert read_engine({**given, "max_new_tokens": limit})["max_new_tokens"] == most
 
 
 def test_clients_do_not_hear_where_a_model_lies(tmp_path):

@@ -133,7 +133,7 @@ def _load_error(name: str, part: str, error: Exception) -> FoveateError:
         return MissingExtra(f"the {part} of {name} needs a package: {error}")
     cure = "give the id of an image-text-to-text model or a folder that holds one"
     if "connect" in str(error):
-        cure = f"check the network and the id, or {cure.partition(' or ')[2]}"
+        cure = "check the network and the id, or give a folder that holds one"
     return InputError(f"the {part} of {name} cannot be loaded: {_first_line(error)}; {cure}")
 
 

@@ -15,6 +15,7 @@ from foveate.cli import console
 from foveate.cli.ask import Attention, Device, Dtype, Keep, MethodName, Model, Options
 
 VARIABLE = "FOVEATE_API_KEY"
+ANSWER = 512  # tokens at most, where a client does not say
 UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
 UNITS |= {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
@@ -132,7 +133,7 @@ def read_settings(given: Mapping[str, Any], hosts: tuple[str, ...]) -> Any:
         model=given["model_name"] or _shown(given["model"]),
         method=name,
         options=method,
-        methods=None if methods is None else _names(methods),
+        methods=None if methods is None else _names(methods, name),
         keys=_keys(given["api_key_file"]),
         hosts=hosts,
         picture_hosts=tuple(given["allow_host"] or ()),
@@ -164,6 +165,7 @@ def read_engine(given: Mapping[str, Any]) -> dict[str, Any]:
         else options.build_method(name, given["keep"], given["option"] or []),
         "kv_bytes": None if text is None else parse_bytes("--kv-bytes", text),
         "queue": given["queue"],
+        "max_new_tokens": min(ANSWER, given["max_new_tokens"]),
     }
 
 
@@ -249,8 +251,19 @@ def parse_bytes(option: str, text: str) -> int:
     return int(float(found[1]) * UNITS[found[2].upper()])
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+def _names(text: str, own: str) -> tuple[str, ...]:
+    """Return the methods that requests may name: the server's own, and others that there are."""
+    import foveate
+    from foveate.errors import InputError
+
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    for name in names:
+        if "+" in name:
+            both = name.replace("+", ",")
+            raise InputError(f"--client-methods {name} is two methods; give both, as {both}")
+        if name != own:
+            foveate.method(name)
+    return names
 
 
 def _keys(file: Path | None) -> tuple[str, ...]:
@@ -261,7 +274,7 @@ def _keys(file: Path | None) -> tuple[str, ...]:
     found = [] if given is None else [given.strip()]
     if file is not None:
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"--api-key-file {file} cannot be read: {error}") from error
         listed = [line for line in map(str.strip, lines) if line and line[0] != "#"]
