@@ -116,6 +116,14 @@ def test_tokens_lie_where_the_grid_says(comparison):
     assert picture["src"].startswith("data:image/")
 
 
+def test_places_are_known_without_the_pictures_themselves(loaded, sheet, comparison):
+    inputs = answers.prepare(loaded, sheet.pages, "AB?")
+    settings = {"inputs": inputs, "max_new_tokens": 1, "measured": False}
+    found = collect(loaded, [], "AB?", ["knorm"], [0.2], **settings)
+    assert found.notes == () and found.pictures[0]["src"] is None
+    assert found.pictures[0]["sheets"] == comparison.pictures[0]["sheets"]
+
+
 def test_tokens_without_known_places_come_in_reading_order(loaded, sheet, monkeypatch):
     def unknown(*args, **options):
         raise InputError("nobody knows")

@@ -36,7 +36,7 @@ class Shown:
 def shown(loaded: Loaded, inputs: Mapping[str, Any], images: Sequence[Image.Image]) -> Shown:
     """Return what a page has to know of a prompt and its pictures."""
     config, processor = loaded.model.config, getattr(loaded.processor, "image_processor", None)
-    sizes = [image.size for image in images]
+    sizes = [image.size for image in images] or None
     return told(
         config,
         inputs["input_ids"][0].tolist(),
