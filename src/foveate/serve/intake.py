@@ -20,6 +20,7 @@ __all__ = ["body", "prepared"]
 
 COPIES = 3  # of a body: as it came, as text, and what base64 stood for
 VALUES = 20_000  # in a body: each takes hundreds of bytes when it is read, and more when refused
+LONG = 4096  # tokens of an answer whose length the request leaves to the engine
 A_TOKEN, A_CHANCE = 256, 768  # bytes until they are sent, however slowly a client reads
 
 
@@ -44,7 +45,8 @@ async def body(request: Request, settings: Settings, share: Share) -> bytes:
         raise Problem(408, message, code="timeout") from None
     whole = bytes(data)
     if _values(whole) > VALUES:
-        raise Problem(400, f"the body has more than {VALUES:,} values; leave out what is not asked")
+        message = f"the body has more than {VALUES:,} values; leave out what is not asked"
+        raise Problem(400, message, code="invalid_value")
     return whole
 
 
@@ -103,7 +105,8 @@ def _check_size(asked: ChatRequest, settings: Settings) -> None:
 
 def _answer_bytes(asked: ChatRequest, settings: Settings) -> int:
     """Return what an answer may take here while its client does not read it."""
-    tokens = asked.max_tokens or asked.max_completion_tokens or settings.max_new_tokens
+    unsaid = min(LONG, settings.max_new_tokens)
+    tokens = asked.max_tokens or asked.max_completion_tokens or unsaid
     chances = 1 + (asked.top_logprobs or 0) if asked.logprobs else 0
     return tokens * (A_TOKEN + A_CHANCE * chances)
 
