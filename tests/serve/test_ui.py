@@ -258,3 +258,14 @@ def test_every_control_is_reached_and_named(visit, url, sheet):
     assert opened.page.get_attribute("#answer", "aria-live") == "polite"
     assert opened.page.get_attribute("#answer", "aria-busy") == "false"
     assert opened.page.get_attribute("#verdict", "role") == "status"
+
+
+def test_long_answers_are_scrolled_by_keyboard(visit, url):
+    opened = visit(url)
+    show = """(words) => window.foveate.page.answer.show(
+        { full: { answer: words } }, { method: "aircache", budget: "full" }, { full: true }, false
+    )"""
+    for words, index in (("many words " * 200, "0"), ("few", None)):
+        opened.page.evaluate(show, words)
+        for place in ("#answer", "#full"):
+            assert opened.page.get_attribute(place, "tabindex") == index

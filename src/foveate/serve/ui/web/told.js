@@ -19,7 +19,10 @@ function told(stop) {
     if (place.innerHTML === el("p", {}, parts).innerHTML) return; // or it would be read out again
     place.replaceChildren(...parts);
     place.classList.toggle("long", place.textContent.length > 24);
-    place.classList.toggle("longer", place.textContent.length > 120);
+    const isLonger = place.textContent.length > 120;
+    place.classList.toggle("longer", isLonger);
+    if (isLonger) place.setAttribute("tabindex", "0"); // to be scrolled by keyboard
+    else place.removeAttribute("tabindex");
   };
   const say = (...words) => {
     if (verdict.textContent !== words.map((word) => word.textContent ?? word).join("")) verdict.replaceChildren(...words);
