@@ -7,7 +7,7 @@ import json
 import pytest
 from rich.console import Console
 
-from foveate.cli import console
+from foveate.cli import console, saved
 from foveate.eval.running.unit import Desk
 from foveate.eval.tasks import task
 
@@ -81,8 +81,8 @@ def test_tables_are_saved_as_markdown_and_every_cell_as_csv(run, untrained, tmp_
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("tables.xlsx", "tables are saved as .md or .csv"),
-        ("tables", "tables are saved as .md or .csv"),
+        ("tables.xlsx", "tables are saved as .md or .csv, curves as .svg"),
+        ("tables", "tables are saved as .md or .csv, curves as .svg"),
         ("nowhere/tables.md", "there is no folder"),
         ("folder.csv", "it is a folder"),
     ],
@@ -93,4 +93,24 @@ def test_files_that_cannot_be_saved_are_refused_before_the_work(
     (tmp_path / "folder.csv").mkdir()
     done = run("eval", *SMALL, "--out", tmp_path / "log", "--save", tmp_path / name)
     assert (done.code, done.out) == (2, "") and says in done.err
+    assert not (tmp_path / "log").exists()
+
+
+def test_scores_over_budgets_are_saved_as_a_picture(run, untrained, tmp_path):
+    words = ("eval", *SMALL, "--methods", "random,snapkv", "--out", tmp_path / "log")
+    for keep, across in (("0.5,0.1", "kept, %"), ("64,48", "tokens kept")):
+        done = run(*words, "--keep", keep, "--save", tmp_path / "curves.svg")
+        assert done.code == 0, done.err
+        drawn = (tmp_path / "curves.svg").read_text()
+        assert all(f">{word}<" in drawn for word in ("lookup-144", "random", "snapkv", across))
+
+
+def test_budgets_that_have_no_common_axis_are_not_drawn(run, untrained, tmp_path, monkeypatch):
+    words = ("eval", *SMALL, "--methods", "snapkv", "--out", tmp_path / "log")
+    for keep in ("0.5,9", "0.5,auto"):
+        done = run(*words, "--keep", keep, "--save", tmp_path / "curves.svg")
+        assert (done.code, done.out) == (2, "") and f"--keep is {keep}; save tables" in done.err
+    monkeypatch.setattr(saved, "find_spec", lambda name: None)
+    done = run(*words, "--save", tmp_path / "curves.svg")
+    assert done.code == 1 and "pip install 'foveate[charts]'" in done.err
     assert not (tmp_path / "log").exists()

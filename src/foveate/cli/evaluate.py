@@ -91,7 +91,7 @@ Save = Annotated[
     typer.Option(
         "--save",
         metavar="FILE",
-        help="Also write the tables to FILE.md, or every cell to FILE.csv; may be repeated.",
+        help="Also write tables (.md), all cells (.csv) or curves (.svg); may be repeated.",
     ),
 ]
 Retry = Annotated[
@@ -132,7 +132,7 @@ def command(
     if names == ["list"]:
         _list()
         return
-    from foveate.cli import models, scores
+    from foveate.cli import models, saved, scores
     from foveate.errors import InputError
     from foveate.eval.grid import Setting, run
     from foveate.eval.running import ranks
@@ -140,7 +140,6 @@ def command(
 
     if retry_failed and out is None and study is None:
         raise InputError("--retry-failed goes on with a log; give it with --out")
-    scores.check_files(save or [])
     own = {"shape": shape, "metric": metric, "prompt": prompt, "max_new_tokens": max_new_tokens}
     chosen: dict[str, Any] = {
         "TASK": names,
@@ -154,6 +153,7 @@ def command(
         asked, grid = grids.asked(tasks, grids.entries(methods, entry, option), keep)
     else:
         asked, grid = grids.of_study(study, chosen)
+    saved.check(save or [], asked)
     grid = grids.sized(grid, number, seeds, everything=bool(data))
     with ranks.team() as team:
         path = team.same(lambda: out or RUNS / f"{study or _now()}.jsonl")
@@ -178,7 +178,7 @@ def command(
     else:
         scores.show(asked, grid, found)
         console.out().print(f"log: {path}", soft_wrap=True)
-    scores.save(save or [], asked, grid, found)
+    saved.save(save or [], asked, grid, found)
     if not scores.has_score(found):
         raise typer.Exit(console.FAILED)
 

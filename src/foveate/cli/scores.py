@@ -1,26 +1,20 @@
-"""What a grid has found out, as tables on the screen and in files, or as plain values."""
+"""What a grid has found out, as tables on the screen, or as plain values."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 from rich.table import Table
 
 from foveate.cli import console
-from foveate.cli.tables import check_folder, unwritable
-from foveate.errors import InputError
 from foveate.eval.entry import FULL
 from foveate.eval.grid import Grid
 from foveate.eval.judging.outcomes import Outcome, outcomes
 from foveate.eval.judging.results import scored, summary
 from foveate.eval.log import Log
-from foveate.eval.showing.listed import as_csv
-from foveate.eval.showing.markdown import as_markdown
 from foveate.eval.showing.tables import tables, text_of
 from foveate.eval.study import Axis, Layout, Study
 
-KINDS = (".md", ".csv")
 LEGEND = "Mean score in percent ± half of the 95 % interval."
 ARROWS = (
     " ↑ ↓: better or worse than {beside} on the samples that both answered, p < 5 % in McNemar's "
@@ -42,10 +36,10 @@ def show(study: Study, grid: Grid, log: Log) -> None:
     screen = console.out()
     result = summary(study.name, log)
     found = outcomes(scored(result), study.reference)
-    for made in _tables(study, grid, result, found):
+    for made in sheets(study, grid, result, found):
         screen.print(made["title"], style="bold", soft_wrap=True, markup=False)
         screen.print(_table(*_upright(made["columns"], made["rows"])))
-    screen.print(_legend(study, found))
+    screen.print(legend(study, found))
     _tell_failed(sum(one.failed for one in found), log)
     commits = dict.fromkeys(run.commit for run in log.runs)
     if len(commits) > 1:
@@ -55,42 +49,7 @@ def show(study: Study, grid: Grid, log: Log) -> None:
         )
 
 
-def check_files(files: Sequence[Path]) -> None:
-    """Raise `InputError` before the work begins for files that no tables can be saved in."""
-    for file in files:
-        if file.suffix.lower() not in KINDS:
-            raise InputError(
-                f"--save {file}: tables are saved as {' or '.join(KINDS)}; give a file that ends so"
-            )
-    check_folder(*files)
-
-
-def save(files: Sequence[Path], study: Study, grid: Grid, log: Log) -> None:
-    """Write the tables as Markdown, and all cells as CSV."""
-    result = summary(study.name, log)
-    found = outcomes(scored(result), study.reference)
-    for file in files:
-        if file.suffix.lower() == ".csv":
-            text = as_csv(study, result)
-        else:
-            closing = f"{_legend(study, found)}\n\n{_origin(result)}"
-            made = [*_beside_each_other(study, result), *_tables(study, grid, result, found)]
-            text = as_markdown(made, closing)
-        try:
-            file.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise unwritable(file, error.strerror or error) from error
-
-
-def _origin(result: Mapping[str, Any]) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    return (
-        f"{result['model']} ({result['revision']}) in {result['setting']['dtype']}, measured on "
-        f"{result['date']} at commit {result['commit']}; {versions}."
-    )
-
-
-def _tables(
+def sheets(
     study: Study, grid: Grid, result: Mapping[str, Any], found: list[Outcome]
 ) -> Iterator[dict[str, Any]]:
     """Yield the tables of the study, or one for each family of tasks if it has none."""
@@ -100,14 +59,8 @@ def _tables(
     yield from _measured(found)
 
 
-def _beside_each_other(study: Study, result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield all tasks in one table, as papers have them, where the study has no tables itself."""
-    if not study.layouts and len(study.tasks) > 1:
-        wide = Layout("wide", "All tasks", columns=("task", "keep"), together=True)
-        yield from tables(replace(study, layouts=(wide,)), result).values()
-
-
-def _legend(study: Study, found: list[Outcome]) -> str:
+def legend(study: Study, found: list[Outcome]) -> str:
+    """Return what marks and numbers in the tables mean."""
     compared = any(one.over != FULL.label for each in found for one in each.comparisons)
     return LEGEND + (ARROWS.format(beside=study.reference) if compared else "")
 

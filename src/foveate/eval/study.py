@@ -55,9 +55,9 @@ class Study:
     """Tasks, methods and budgets that answer one question, and how the answer is shown.
 
     Marks in tables compare with the entry `reference` at the same budget. `picture` names entries
-    that are drawn over the budget, their scores or the measure that `draws` names. `curves` names
-    lines of entries over the share of attention that each was asked to keep. `fidelity` says that
-    it is measured, too.
+    that are drawn over the budget, their scores or the measure that `draws` names; `across` says
+    what budgets are. `curves` names lines of entries over the share of attention that each was
+    asked to keep. `fidelity` says that it is measured, too.
     """
 
     name: str
@@ -72,6 +72,7 @@ class Study:
     printed: tuple[Printed, ...] = ()
     picture: tuple[str, ...] = ()
     draws: str = "score"
+    across: str = ""
     curves: Mapping[str, Mapping[float, str]] = field(default_factory=dict)
     fidelity: bool = False
 

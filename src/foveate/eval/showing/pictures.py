@@ -14,7 +14,7 @@ from foveate.eval.showing.tables import printed_table
 from foveate.eval.studies import printed
 from foveate.eval.study import Study, study
 
-__all__ = ["PICTURES", "charts", "looked"]
+__all__ = ["PICTURES", "charts", "curves", "looked"]
 
 PICTURES = "pictures"  # the name of what is no study: looks at single prompts
 DIVERGING = ("long-256", "row-256", "column-256", "reverse-256")
@@ -25,9 +25,7 @@ def charts(result: Mapping[str, Any]) -> dict[str, Chart]:
     """Return the charts of an evaluation's JSON by what is added to its name, perhaps none."""
     if result["study"] != PICTURES:
         drawn = study(result["study"])
-        if drawn.curves:
-            return {"": _calibration(drawn, scored(result))}
-        return {"": curves(drawn, scored(result))} if drawn.picture else {}
+        return {"": curves(drawn, scored(result))} if drawn.picture or drawn.curves else {}
     return {
         "-redundancy": _redundancy(result),
         "-coverage": _coverage(result["coverage"]),
@@ -75,16 +73,22 @@ def tables(
 
 
 def curves(drawn: Study, cells: Sequence[Scored]) -> Chart:
-    """Return a panel for each task, and a line over the budgets for each method."""
-    places = all(isinstance(keep, int) for keep in drawn.keeps)
+    """Return a panel for each task, and a line over the budgets for each method.
+
+    All methods are drawn if the study names none, what `keep="auto"` comes to where it has that.
+    """
+    if drawn.curves:
+        return _calibration(drawn, cells)
+    names = drawn.picture or [entry.label for entry in drawn.entries if entry.label != FULL.label]
+    whole = all(isinstance(keep, int) for keep in drawn.keeps)
     panels = []
     for task in drawn.tasks:
         here = [cell for cell in cells if cell.cell.task == task]
-        lines = tuple(_line(name, _budgets_of(name, here), drawn.draws) for name in drawn.picture)
+        lines = tuple(_line(name, _budgets_of(name, here), drawn.draws) for name in names)
         panels.append(
             Panel(
                 task,
-                "place in the order" if places else "kept, %",
+                drawn.across or ("tokens kept" if whole else "kept, %"),
                 "score, %" if drawn.draws == "score" else drawn.draws,
                 tuple(line for line in lines if line.x),
                 rules=_rules(here) if drawn.draws == "score" else {},

@@ -94,7 +94,8 @@ class _Sheet:
             rows.append([*self.named(self.layout.rows, key), *(self.cell(key, k) for k in across)])
             if key[-1] in self.layout.over:
                 rows.append([*key[:-1], "difference", *(self.step(key, k) for k in across)])
-        columns = [*heads, *(" ".join(self.named(self.layout.columns, key)) for key in across)]
+        names = (self.named(self.layout.columns, key) for key in across)
+        columns = [*heads, *(" ".join(filter(None, words)) for words in names)]
         return {"title": self.title(), "columns": columns, "rows": rows}
 
     def title(self) -> str:

@@ -108,5 +108,6 @@ SINGLE = Study(
     ),
     picture=COMPARED,
     draws="kl",
+    across="place in the order",
     fidelity=True,
 )
