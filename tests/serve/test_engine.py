@@ -9,7 +9,19 @@ from typing import Any
 import pytest
 import torch
 
-from engines import METHODS, Heard, ask, engine_of, letters, made, model_of, pieces, plain, run
+from engines import (
+    METHODS,
+    Heard,
+    ask,
+    engine_of,
+    letters,
+    made,
+    model_of,
+    pieces,
+    plain,
+    ready,
+    run,
+)
 from families import BY_NAME, VERSION
 from foveate import tiny
 from foveate.cli.answers import prepare
@@ -61,6 +73,25 @@ def test_everybody_hears_what_generate_says_alone(family, chunk):
         assert end.kv["chunks"] == (-(-prompt // chunk) if chunked else 1)
         if chunk is not None and VERSION.release >= (5, 15) and family.name != "gemma3":
             assert chunked
+    engine.stop()
+
+
+def test_nobody_waits_while_a_long_prompt_is_read():
+    family = BY_NAME["qwen2-vl"]
+    engine = engine_of(family, model_of(family), chunk=3, max_new_tokens=100)
+    early = engine.submit(ask(4, "full"), Heard())
+    while not early.tokens:
+        engine.step()
+    late = engine.submit(ask(0, "aircache"), Heard())
+    ready(engine)
+    steps = 0
+    while not late.tokens:
+        steps, before = steps + 1, early.tokens
+        engine.step()
+        assert early.tokens == before + 1
+    assert steps == late.kv["chunks"]
+    if VERSION.release >= (5, 15):
+        assert steps > 10
     engine.stop()
 
 
