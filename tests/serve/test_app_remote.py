@@ -90,6 +90,12 @@ def test_an_address_in_the_list_of_hosts_is_still_no_way_inside():
         fetched(Remote(["http://127.0.0.1:80"], 1000, 1), "http://127.0.0.1/a.png")
 
 
+def test_endless_addresses_are_not_remembered(monkeypatch):
+    monkeypatch.setattr(remote, "urlsplit", None)
+    with pytest.raises(Problem, match="too long"):
+        fetched(Remote([], 1000, 1), "https://images.example.org/" + "x" * 8192)
+
+
 @pytest.mark.parametrize("end", ["\x00", "\x7f", "x" * 70_000, "\ud800"], ids=ascii)
 def test_addresses_that_no_request_can_have_are_malformed(monkeypatch, end):
     monkeypatch.setattr(remote, "resolved", lambda host, port: ["8.8.8.8"])

@@ -17,6 +17,7 @@ from foveate.serve.settings import PORTS, origin
 
 __all__ = ["Remote", "is_public"]
 
+LONGEST = 8192  # signs of an address
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -68,6 +69,8 @@ class Remote:
             ) from None
 
     def _checked(self, url: str, place: str) -> SplitResult:
+        if len(url) > LONGEST:  # `urlsplit` would remember it
+            raise _problem("the picture's address is malformed: it is too long", place)
         try:
             parts = urlsplit(url)
             port = parts.port or PORTS[parts.scheme]
