@@ -38,6 +38,16 @@ def test_the_first_screen_holds_picture_answer_and_budget(show, comparison):
             assert box["y"] >= 0 and box["y"] + box["height"] <= height, (place, width)
 
 
+def test_a_tap_says_what_becomes_of_a_patch(show, comparison):
+    opened = show(comparison, 390, 844, has_touch=True)
+    box = opened.page.locator("#sight").bounding_box()
+    cell = box["width"] / COLUMNS
+    opened.page.touchscreen.tap(box["x"] + 4.5 * cell, box["y"] + 2.5 * cell)
+    opened.wait("#caption", "Row 3, column 5: ")
+    opened.page.touchscreen.tap(box["x"] + 4.5 * cell, box["y"] - 20)
+    opened.wait("#caption", "on average")
+
+
 @pytest.fixture(scope="module")
 def painted(loaded):
     """A white picture with one red patch, and what is kept of it."""

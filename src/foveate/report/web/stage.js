@@ -13,7 +13,9 @@ function stage(comparison, state, change) {
     onkeydown: (event) => moved(event),
     onpointermove: (event) => pointed(event),
     onpointerdown: (event) => pointed(event),
-    onpointerleave: () => point(null),
+    onpointerleave: (event) => {
+      if (event.pointerType !== "touch") point(null); // a finger that is lifted has chosen
+    },
     onfocus: () => draw(),
     onblur: () => leave(),
   });
