@@ -3,6 +3,7 @@
 import pytest
 
 import foveate
+from foveate.cli import grids
 from foveate.cli.options import build_method
 from foveate.errors import InputError
 
@@ -18,6 +19,11 @@ from foveate.errors import InputError
 def test_options_with_a_place_of_their_own_are_sent_there(words, message):
     with pytest.raises(InputError, match=message):
         build_method("aircache", None, words)
+
+
+def test_a_method_among_the_tasks_is_sent_to_the_methods():
+    with pytest.raises(InputError, match=r"'snapkv' is a method.*as --methods aircache,snapkv"):
+        grids.tasks(["lookup-256", "snapkv"], [], {}, None)
 
 
 def test_none_is_a_word_where_an_option_has_it():

@@ -16,9 +16,16 @@ def tasks(
     names: list[str] | None, data: list[str], own: dict[str, Any], number: int | None
 ) -> tuple[Any, ...]:
     """Return the tasks of these names, and those of the data, which `own` describes."""
+    from foveate import methods
     from foveate.errors import InputError
     from foveate.eval.tasks import task
 
+    astray = [name for name in names or [] if name in {info.name for info in methods()}]
+    if astray:
+        raise InputError(
+            f"{astray[0]!r} is a method and no task; give several with commas and without spaces, "
+            f"as --methods {METHODS}"
+        )
     found = tuple(task(name) for name in names or [])
     if data:
         if names and number is None:
