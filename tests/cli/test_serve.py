@@ -99,6 +99,8 @@ def test_whoever_reads_the_address_may_ask_at_once(capsys, monkeypatch):
 
     def start(server, sockets):
         (listening,) = sockets
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # else whoever does not read stays for ever
+            assert listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 120_000
         opened.append(socket.create_connection(listening.getsockname(), timeout=5))
         assert server.config.http == "h11"  # which bounds what comes before the body
 

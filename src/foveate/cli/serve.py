@@ -13,8 +13,10 @@ import typer
 
 from foveate.cli import console
 from foveate.cli.ask import Attention, Device, Dtype, Keep, MethodName, Model, Options
+from foveate.errors import InputError
 
 VARIABLE = "FOVEATE_API_KEY"
+UNREAD = 120  # seconds that a client may read nothing of what it was sent
 ANSWER = 512  # tokens at most, where a client does not say
 UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
 UNITS |= {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -180,7 +182,6 @@ def load_engine(given: Mapping[str, Any]) -> Any:
 
 
 def _check_page(settings: Any, host: str) -> None:
-    from foveate.errors import InputError
     from foveate.serve.ui.page import check
 
     check(settings)
@@ -193,10 +194,10 @@ def _check_page(settings: Any, host: str) -> None:
 
 def _bound(host: str, port: int) -> socket.socket:
     """Return a socket of that address, before minutes go into a model; it does not listen yet."""
-    from foveate.errors import InputError
-
     made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # of Linux; connections inherit it
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * UNREAD)
     try:
         made.bind((host, port))
     except OSError as error:
@@ -243,8 +244,6 @@ def parse_bytes(option: str, text: str) -> int:
     >>> parse_bytes("--kv-bytes", "2GiB"), parse_bytes("--kv-bytes", "1.5 MB")
     (2147483648, 1500000)
     """
-    from foveate.errors import InputError
-
     found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", text)
     if found is None or found[2].upper() not in UNITS or float(found[1]) == 0:
         raise InputError(f"{option} {text!r} is not a size; give one such as 512MiB or 2GiB")
@@ -254,7 +253,6 @@ def parse_bytes(option: str, text: str) -> int:
 def _names(text: str, own: str) -> tuple[str, ...]:
     """Return the methods that requests may name: the server's own, and others that there are."""
     import foveate
-    from foveate.errors import InputError
 
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     for name in names:
@@ -268,8 +266,6 @@ def _names(text: str, own: str) -> tuple[str, ...]:
 
 def _keys(file: Path | None) -> tuple[str, ...]:
     """Return the keys of the variable and the file."""
-    from foveate.errors import InputError
-
     given = os.environ.get(VARIABLE)
     found = [] if given is None else [given.strip()]
     if file is not None:
