@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from foveate.errors import FoveateError
-from foveate.eval.log import Journal, read_log
+from foveate.eval.log import read_log
+from foveate.eval.running.journal import Journal
 from foveate.eval.running.parts import part
 from foveate.eval.running.unit import Desk
 from foveate.eval.studies.parts import measured

@@ -12,8 +12,9 @@ import sys
 import pytest
 
 from foveate.errors import FoveateError, InputError
-from foveate.eval.log import Journal, Log, read_log
+from foveate.eval.log import Log, read_log
 from foveate.eval.record import VERSION, Cell, Record, Run
+from foveate.eval.running.journal import Journal
 
 CELL = Cell("lookup", "snapkv", "0.1", 3)
 FULL = Cell("lookup", "full", "1.0", 3)
@@ -189,7 +190,7 @@ def test_a_disk_that_knows_no_locks_holds_logs_all_the_same(path, monkeypatch):
 
 
 def test_two_runs_cannot_write_to_one_log(path):
-    code = "import sys; from foveate.eval.log import Journal; Journal(sys.argv[1])"
+    code = "import sys; from foveate.eval.running.journal import Journal; Journal(sys.argv[1])"
     with Journal(path) as journal:
         journal.begin(RUN)
         with pytest.raises(InputError, match="another run is writing"):

@@ -14,8 +14,9 @@ from typing import Any
 
 from foveate.errors import FoveateError, InputError
 from foveate.eval.entry import FULL, Entry, Keep
-from foveate.eval.log import Journal, Log, check_same, check_work
+from foveate.eval.log import Log, check_same, check_work
 from foveate.eval.record import Cell, Record, Run
+from foveate.eval.running.journal import Journal
 from foveate.eval.running.origin import Identity, origin
 from foveate.eval.running.parts import adopt, part
 from foveate.eval.running.ranks import Alone, Team

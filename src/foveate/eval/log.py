@@ -1,24 +1,20 @@
-"""The log of a run: lines of JSON that are only ever added, so that a restart loses nothing."""
+"""The log of a run: lines of JSON, what they say, and whether they belong together."""
 
 from __future__ import annotations
 
-import errno
 import json
-import math
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from foveate.errors import FoveateError, InputError
+from foveate.errors import InputError
 from foveate.eval.entry import FULL
 from foveate.eval.record import VERSION, Cell, Record, Run
 
-__all__ = ["FIXED", "Journal", "Log", "read_log"]
+__all__ = ["FIXED", "Log", "check_same", "check_work", "content", "parsed", "read_log", "twice"]
 
 FIXED = ("dtype", "attention", "storage", "quantized", "fidelity")  # settings answers depend on
-UNLOCKED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of disks that know no locks
 _ADVICE = "give what it was begun with, or another file"
 
 
@@ -40,7 +36,7 @@ def read_log(*paths: str | Path) -> Log:
     runs: list[Run] = []
     found: dict[tuple[Cell, str], Record] = {}
     for path in map(Path, paths):
-        log, _ = _parsed(path, _content(path))
+        log, _ = parsed(path, content(path))
         if not log.runs:
             raise InputError(f"{path} is empty; give a log that `foveate eval` wrote")
         for run in log.runs:
@@ -55,83 +51,6 @@ def read_log(*paths: str | Path) -> Log:
                     "log, too; give logs of different cells"
                 )
     return Log(tuple(runs), tuple(found.values()))
-
-
-class Journal:
-    """A log that is open for more records, and closed to everybody else who would write.
-
-    `out` is what a command calls it, if that is another file: the one that a part belongs to.
-    What a crash left of a last line is cut off. Raises `InputError` if another run writes to the
-    same file, or if the file is no log of this version.
-    """
-
-    def __init__(self, path: str | Path, out: str | Path | None = None) -> None:
-        self.path, self._out = Path(path), out or path
-        self._file = _opened(self.path)
-        try:
-            _lock(self._file, self.path)
-            log, self._end = _parsed(self.path, _content(self.path))
-            self._file.truncate(self._end)
-        except BaseException:
-            self._file.close()
-            raise
-        self.runs = list(log.runs)
-        self.records = {(record.cell, record.sample): record for record in log.records}
-
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._end == 0:  # nothing began
-            self.path.unlink(missing_ok=True)
-        self._file.close()
-
-    @property
-    def log(self) -> Log:
-        """Return what the file holds."""
-        return Log(tuple(self.runs), tuple(self.records.values()))
-
-    def begin(self, run: Run) -> None:
-        """Write down who goes on; raises `InputError` if that would not be the same experiment."""
-        if self.runs:
-            check_same(self.runs, run, self.path)
-        self._add([{"run": asdict(run)}])
-        self.runs.append(run)
-
-    def append(self, records: Sequence[Record]) -> None:
-        """Write records down for good: they are on the disk when this returns, or none is."""
-        new: dict[tuple[Cell, str], Record] = {}
-        for record in records:
-            key = (record.cell, record.sample)
-            known = self.records.get(key)
-            if key in new or (known is not None and known.error is None):
-                raise InputError(f"{_twice(record)}; names of samples must differ within a task")
-            new[key] = record
-        self._add([{"record": _plain(asdict(record))} for record in records])
-        self.records |= new
-
-    def _add(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        data = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode()
-        rest = memoryview(data)
-        try:
-            while rest:
-                rest = rest[self._file.write(rest) :]
-            os.fsync(self._file.fileno())
-        except BaseException as error:
-            self._file.truncate(self._end)
-            if isinstance(error, OSError):
-                raise self._not_written(error) from error
-            raise
-        self._end += len(data)
-
-    def _not_written(self, error: OSError) -> FoveateError:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        what = "the disk is full" if full else f"it cannot be written to: {error.strerror or error}"
-        cure = "make room" if full else "mend that"
-        return FoveateError(
-            f"{self.path}: {what}; what is in it, {len(self.records)} answers, is safe; {cure}, "
-            f"then give the same command with --out {self._out}"
-        )
 
 
 def check_work(
@@ -181,7 +100,7 @@ def _check_settings(last: Run, now: Mapping[str, Any], path: Path) -> None:
             )
 
 
-def _parsed(path: Path, data: bytes) -> tuple[Log, int]:
+def parsed(path: Path, data: bytes) -> tuple[Log, int]:
     """Return the log, and how many bytes of the file are whole lines of it."""
     runs: list[Run] = []
     records: dict[tuple[Cell, str], Record] = {}
@@ -203,7 +122,7 @@ def _parsed(path: Path, data: bytes) -> tuple[Log, int]:
             continue
         known = records.get((one.cell, one.sample))
         if not runs or (known is not None and known.error is None):
-            raise InputError(f"{path}, line {number}: {_twice(one) if runs else 'no run began'}")
+            raise InputError(f"{path}, line {number}: {twice(one) if runs else 'no run began'}")
         records[one.cell, one.sample] = one
     return Log(tuple(runs), tuple(records.values())), end
 
@@ -237,20 +156,12 @@ def _value(kind: str, fields: Any, place: str) -> Run | Record:
         raise InputError(f"{place} is no {kind} of `foveate eval`: {error}") from None
 
 
-def _plain(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields with measures that JSON has no number for, such as inf, as words."""
-    measures = {
-        name: value if math.isfinite(value) else str(value)
-        for name, value in fields["measures"].items()
-    }
-    return {**fields, "measures": measures}
-
-
 def _told(cell: Cell) -> str:
     return f"{cell.entry} at keep={cell.keep} on {cell.task}, seed {cell.seed}"
 
 
-def _twice(record: Record) -> str:
+def twice(record: Record) -> str:
+    """Return the complaint about a sample that a cell has already."""
     return f"sample {record.sample!r} of {_told(record.cell)} comes twice"
 
 
@@ -259,37 +170,9 @@ def _same_full(known: Record, record: Record) -> bool:
     return record.cell.entry == FULL.label and told[0] == told[1]
 
 
-def _content(path: Path) -> bytes:
+def content(path: Path) -> bytes:
+    """Return what is in a file."""
     try:
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"the log {path} cannot be read: {error.strerror or error}") from error
-
-
-def _opened(path: Path) -> IO[bytes]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise OSError(errno.EINVAL, "it is no regular file")
-        return open(path, "ab", buffering=0)
-    except OSError as error:
-        raise InputError(
-            f"--out {path} cannot be written to: {error.strerror or error}; give a file in a "
-            "folder of yours"
-        ) from error
-
-
-def _lock(file: IO[bytes], path: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(
-            f"another run is writing to {path}; wait for it, or give another file with --out"
-        ) from None
-    except OSError as error:
-        if error.errno not in UNLOCKED:
-            raise

@@ -14,8 +14,9 @@ import ranks_worker
 import rehearsal
 from foveate.errors import FoveateError, InputError
 from foveate.eval.grid import run
-from foveate.eval.log import Journal, read_log
+from foveate.eval.log import read_log
 from foveate.eval.running import ranks
+from foveate.eval.running.journal import Journal
 from foveate.eval.running.parts import adopt, part
 from launching import environment, launched
 

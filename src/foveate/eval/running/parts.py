@@ -8,8 +8,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from foveate.eval.log import Journal, check_same
+from foveate.eval.log import check_same
 from foveate.eval.record import Run
+from foveate.eval.running.journal import Journal
 
 __all__ = ["adopt", "part"]
 
