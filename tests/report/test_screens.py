@@ -104,8 +104,9 @@ def test_paper_shows_all_that_a_screen_scrolls_to(show, values):
         run["answer"] = "nothing of that kind, " * 200
         run["parts"] = [["full", values["full"]["answer"]], ["said", run["answer"]]]
     values["prompt"] += [{"text": " word", "special": False}] * 2000
-    opened = show(values)
+    opened = show(values, width=720)
     opened.page.emulate_media(media="print")
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= 720
     for place in ("#answer", ".prompt", ".told-here"):
         seen, whole = opened.page.eval_on_selector(
             place, "one => [one.clientHeight, one.scrollHeight]"
