@@ -295,6 +295,8 @@ def test_a_study_brings_its_grid(run, untrained, monkeypatch, tmp_path):
         (["lookup-256", "--seeds", "-1"], "seed -1 has no documents"),
         (["lookup-256", "--shape", "docvqa"], "--shape is about files of yours; give --data"),
         (["--data", "nowhere.json"], "nowhere.json"),
+        (["--data", "docvq=nowhere.json"], "unknown shape 'docvq'; choose from docvqa"),
+        (["--data", "docvqa=nowhere.json"], "no file or folder nowhere.json"),
         (["--study", "headlines"], "there is no study 'headlines'; did you mean 'headline'"),
         (["--study", "headline", "--keep", "0.5"], "brings its own tasks and methods"),
         (["--study", "headline", "--shape", "docvqa"], "leave out --shape"),

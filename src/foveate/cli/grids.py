@@ -48,14 +48,12 @@ def tasks(
 def _local(data: list[str], own: dict[str, Any]) -> list[Any]:
     """Return the tasks of files; where files are called alike, their folders tell them apart."""
     from foveate.eval.local import local_task
-    from foveate.eval.local.shapes import SHAPES
 
     places, found = [], []
     for given in data:
-        shape, equals, path = given.partition("=")
-        has_shape = bool(equals) and shape in SHAPES
-        places.append(Path(path if has_shape else given))
-        found.append(local_task(places[-1], **{**own, **({"shape": shape} if has_shape else {})}))
+        shape, path = _taken_apart(given)
+        places.append(Path(path))
+        found.append(local_task(path, **{**own, **({"shape": shape} if shape else {})}))
     names = [task.name for task in found]
     return [
         replace(task, name=f"{place.expanduser().resolve().parent.name}/{task.name}")
@@ -63,6 +61,15 @@ def _local(data: list[str], own: dict[str, Any]) -> list[Any]:
         else task
         for place, task in zip(places, found, strict=True)
     ]
+
+
+def _taken_apart(given: str) -> tuple[str, str]:
+    """Return shape and path of such words as docvqa=pages.json; a path alone has no shape."""
+    from foveate.eval.local.shapes import SHAPES
+
+    shape, equals, path = given.partition("=")
+    is_path = not equals or Path(given).exists()
+    return ("", given) if is_path and shape not in SHAPES else (shape, path)
 
 
 def entries(

@@ -49,12 +49,14 @@ def _named(name: str) -> str:
 def check_asked(run: Run, path: Path, model: str | None, dtype: str, attn: str | None) -> None:
     """Raise `InputError` if a run was of another model than that of these words, which load it.
 
-    A log to which nothing is added needs no model, so that nothing else would notice.
+    A log to which nothing is added needs no model, so that nothing else would notice. Kernels of
+    the hub ("kernels-community/flash-attn2") stand for whatever name transformers took them for.
     """
+    attention = run.settings["attention"]
     asked = {
         "model": (_named(model or "embedded"), run.model),
         "dtype": (run.settings["dtype"] if dtype == "auto" else dtype, run.settings["dtype"]),
-        "attention": (attn or run.settings["attention"], run.settings["attention"]),
+        "attention": (attention if attn is None or "/" in attention else attn, attention),
     }
     for what, (now, before) in asked.items():
         if now != before:
