@@ -75,7 +75,7 @@ class Desk:
                     if reason:
                         check(command)
                     else:
-                        self.run_command(f"{command} {block.note.add}".rstrip(), block.note.exits)
+                        self.run_command(longer(command, block.note.add), block.note.exits)
 
     def here(self, text):
         """Return a text with the address of the server that runs."""
@@ -145,6 +145,11 @@ class Desk:
                 return 0
             time.sleep(0.05)
         return server.returncode
+
+
+def longer(command, words):
+    """Return a line with more words behind its own, before what it remarks."""
+    return re.sub(r"\s+#.*", "", command) + f" {words}" if words else command
 
 
 def parts(command):

@@ -110,6 +110,12 @@ def test_blocks_build_on_one_another_and_are_made_small(page, tmp_path, monkeypa
     assert capfd.readouterr().out == "333"
 
 
+def test_what_is_added_stands_before_a_remark(page, tmp_path, monkeypatch, capfd):
+    text = "<!-- test: add three -->\n```sh\necho two   # is not much\n```\n"
+    Desk(tmp_path, monkeypatch).read(page(text))
+    assert capfd.readouterr().out == "two three\n"
+
+
 def test_excuses_are_few_and_explained():
     assert len(REASONS) <= 6
     used = {reason for path in WITH_BLOCKS for block in blocks(path) for reason in reasons(block)}
