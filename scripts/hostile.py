@@ -88,11 +88,6 @@ def damaged(dice: random.Random) -> bytes:
     return bytes(body)
 
 
-def lines(dice: random.Random) -> dict[str, Any]:
-    """Return pictures of a few bytes that are enlarged to what fills the memory."""
-    return chat(*[address(Image.new("1", (dice.randrange(250_000, 310_000), 1)))] * 16)
-
-
 def half(url: str, key: str, dice: random.Random) -> Status:
     """Promise a body, send a part of it, and go."""
     head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {key}\r\n"
@@ -135,7 +130,6 @@ REQUESTS: tuple[tuple[str, Send, tuple[Status, ...]], ...] = (
     ("large body", posted(lambda dice: b" " * 3_000_000), (413,)),
     ("values", posted(lambda dice: chat() | {"messages": [0] * 500_000}), (400,)),
     ("long text", posted(lambda dice: chat(messages=[_said("A" * 1_500_000)])), (400,)),
-    ("lines", posted(lines), (413,)),
     ("large number", posted(lambda dice: chat(max_tokens=10**9)), (400,)),
     ("deep", posted(lambda dice: b'{"messages":' + b"[" * 200_000), (400,)),
     ("damaged", posted(damaged), (400,)),
