@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from foveate.cli import console
+from foveate.cli import console, demo
 
 pytestmark = pytest.mark.usefixtures("untrained")
 
@@ -36,6 +36,15 @@ def test_table_and_advice(run, tmp_path):
         assert words in done.out
     with Image.open(path) as picture:
         assert picture.size == (256, 256)
+
+
+def test_advice_can_be_typed_as_it_stands(monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.argv", [".venv/bin/foveate", "demo"])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert demo._called() == ".venv/bin/foveate"
+    (tmp_path / "foveate").write_text("")
+    (tmp_path / "foveate").chmod(0o755)
+    assert demo._called() == "foveate"
 
 
 def test_unwritable_picture_is_explained(run, tmp_path):

@@ -1,5 +1,7 @@
 """`foveate demo`: one generated document, several questions, the full cache and four small ones."""
 
+import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
@@ -145,8 +147,6 @@ def _milliseconds(value: float | None) -> str:
 
 
 def _explain(texts: list[dict[str, str]], columns: list[dict[str, Any]], save: Path | None) -> None:
-    from rich.markup import escape
-
     full, tenth = columns[0], next(c for c in columns if c["cache"] == "10 %")
     ratio = full["bytes"] / tenth["bytes"]
     screen = console.out()
@@ -157,13 +157,21 @@ def _explain(texts: list[dict[str, str]], columns: list[dict[str, Any]], save: P
         "measures it on 4,096 visual tokens.",
         soft_wrap=True,
     )
-    page = save or Path("page.png")
-    first = "" if save else f"\n  foveate demo --save {page}"
+    page, name = save or Path("page.png"), _called()
+    first = "" if save else f"  {name} demo --save {page}\n"
     screen.print(
-        f"\nTry next:{escape(first)}\n"
-        f'  foveate ask {page} "{escape(texts[0]["question"])}" --keep 0.05 --compare\n'
-        "  foveate report               # which patches are kept: report.html, for a browser\n"
-        '  foveate ask photo.jpg "What is unusual here?" --model <any Hugging Face VLM>\n'
-        "  foveate methods",
+        f"\nTry next:\n{first}"
+        f'  {name} ask {page} "{texts[0]["question"]}" --keep 0.05 --compare\n'
+        f"  {name} report               # which patches are kept: report.html, for a browser\n"
+        f'  {name} ask photo.jpg "What is unusual here?" --model <any Hugging Face VLM>\n'
+        f"  {name} methods",
         soft_wrap=True,
+        markup=False,
     )
+
+
+def _called() -> str:
+    """Return how the command is called: its place, where its name alone would not be found."""
+    place = sys.argv[0]
+    is_lost = Path(place).name == "foveate" and shutil.which("foveate") is None
+    return place if is_lost else "foveate"
