@@ -3,12 +3,17 @@
 VLMEvalKit itself cannot be installed as a package, and brings some sixty others along.
 """
 
+import base64
+import csv
+import io
 import json
 import sys
 from functools import partial
 from types import ModuleType
 
 import pytest
+import vlmeval_example
+from PIL import Image
 
 import foveate
 from foveate.cli.answers import prepare_chats
@@ -128,6 +133,36 @@ def test_answers_are_those_by_hand(registry, asked, source):
     assert compression.tally.calls == 3
     assert compression.to_dict()["share_visual"] == 0.25
     assert by_hand(asked, 0.01) != by_hand(asked, 1.0)  # or nothing would tell them apart
+
+
+def rows(path):
+    """What is in a table, but for how its pictures are packed: that depends on the libraries."""
+    csv.field_size_limit(10**7)
+    with path.open(newline="") as file:
+        read = list(csv.DictReader(file, delimiter="\t"))
+    for row in read:
+        row["image"] = Image.open(io.BytesIO(base64.b64decode(row["image"]))).convert("RGB")
+    return read
+
+
+def test_the_example_is_what_the_script_writes(tmp_path):
+    assert vlmeval_example.main(tmp_path) == 0
+    name = f"{vlmeval_example.NAME}.tsv"
+    made, there = rows(tmp_path / name), rows(vlmeval_example.FOLDER / name)
+    assert [*there[0]] == ["index", "image", "question", "answer"] and len(there) == 8
+    for one, other in zip(made, there, strict=True):
+        assert one.pop("image").tobytes() == other.pop("image").tobytes()
+        assert one == other
+
+
+def test_the_example_is_answered_rightly_with_the_full_cache(registry, tmp_path):
+    vlmeval.register(NAME, method="full", max_new_tokens="32")
+    model = registry[NAME]()
+    for row in rows(vlmeval_example.FOLDER / f"{vlmeval_example.NAME}.tsv"):
+        page = tmp_path / f"{row['index']}.png"
+        row["image"].save(page)
+        asked = {"type": "image", "value": str(page)}, {"type": "text", "value": row["question"]}
+        assert model.generate([*asked], dataset=vlmeval_example.NAME) == row["answer"]
 
 
 def test_arguments_of_a_stock_model_are_its_own(registry, asked):
