@@ -23,6 +23,24 @@ def test_every_control_is_reached_and_named(show, comparison):
     assert opened.page.get_attribute("html", "lang") == "en"
 
 
+def test_layers_and_small_pictures_are_one_stop_each(show, comparison):
+    opened = show(comparison)
+    opened.change(method="snapkv", budget="10 %")
+    stops = "[...document.querySelectorAll('.layer, .thumb')].filter((one) => one.tabIndex === 0)"
+    assert opened.page.evaluate(f"{stops}.length") == 1 + 2  # of layers, and of each method
+    opened.page.locator(".layer").first.focus()
+    for key in ("ArrowLeft", "ArrowRight", "ArrowRight", "Enter"):
+        opened.page.keyboard.press(key)
+    opened.wait("#caption", "snapkv, 10 %, layer 2: ")
+    opened.page.locator("[role=toolbar][aria-label=aircache] .thumb").first.focus()
+    opened.page.keyboard.press("ArrowRight")
+    opened.page.keyboard.press("Enter")
+    opened.wait("#caption", "aircache, 10 %, layer 2: ")
+    for place in (".layer", ".thumb"):
+        opened.page.locator(place).nth(1).focus()
+    assert opened.page.evaluate(f"{stops}.length") == 1 + 2
+
+
 def test_what_scrolls_is_reached_and_says_what_it_is(show, values):
     values["prompt"] += [{"text": " word", "special": False}] * 2000
     opened = show(values, width=390)

@@ -58,6 +58,22 @@ function scroller(name, kind = "scroll") {
   return el("div", { class: kind, tabindex: "0", role: "region", "aria-label": name });
 }
 
+// Buttons of one kind: Tab comes to one of them, and arrow keys go on to the others.
+function toolbar(name, kind, buttons) {
+  const go = (event) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    const next = step && buttons[buttons.indexOf(document.activeElement) + step];
+    if (!next) return;
+    event.preventDefault();
+    next.focus();
+  };
+  const stay = ({ target }) => {
+    for (const one of buttons) one.tabIndex = one === target ? 0 : -1;
+  };
+  stay({ target: buttons[0] });
+  return el("div", { class: kind, role: "toolbar", "aria-label": name, onkeydown: go, onfocusin: stay }, buttons);
+}
+
 function section(id, title, text, ...children) {
   return el(
     "section",

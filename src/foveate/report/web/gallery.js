@@ -10,7 +10,7 @@ function gallery(comparison, state, change) {
       "div",
       { class: "row" },
       el("h3", {}, method),
-      el("div", { class: "thumbs" }, cards.map((one) => one.button)),
+      toolbar(method, "thumbs", cards.map((one) => one.button)),
     );
   });
   for (const row of rows) row.style.setProperty("--count", comparison.budgets.length - 1);

@@ -2,7 +2,7 @@
 
 function layerBars(comparison, state, change) {
   const many = comparison.layers.length > 16 ? "layers many" : "layers";
-  const box = el("div", { class: many });
+  let box = el("div");
   const note = el("p", { class: "caption" });
   const details = el("details", { class: "quiet" }, el("summary", {}, "The layers as a table"));
   const table = scroller("Table of the layers");
@@ -11,7 +11,9 @@ function layerBars(comparison, state, change) {
     const run = comparison.run(state.method, state.budget);
     if (what.has("start") || what.has("method") || what.has("budget")) {
       const hadFocus = box.contains(document.activeElement);
-      box.replaceChildren(...bars(comparison, run, change));
+      const made = toolbar("Layers", many, bars(comparison, run, change));
+      box.replaceWith(made);
+      box = made;
       if (hadFocus) box.children[Math.max(state.layer, 0)]?.focus();
       table.replaceChildren(layerTable(comparison, run));
     }

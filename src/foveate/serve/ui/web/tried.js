@@ -6,7 +6,7 @@ function tried(comparison, state, choose) {
     const budgets = comparison.budgets.filter((budget) => budget !== FULL.budget && comparison.has(method, budget));
     const cards = budgets.map((budget) => card(comparison, method, budget, choose));
     shown.push(...cards);
-    return el("div", { class: "row" }, el("h3", {}, method), el("div", { class: "thumbs" }, cards.map((one) => one.button)));
+    return el("div", { class: "row" }, el("h3", {}, method), toolbar(method, "thumbs", cards.map((one) => one.button)));
   });
   const most = Math.max(5, ...rows.map((row) => row.querySelectorAll(".thumb").length));
   for (const row of rows) row.style.setProperty("--count", Math.min(most, 8));
