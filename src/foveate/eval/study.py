@@ -23,20 +23,23 @@ class Layout:
     Cells that agree in all these names are one cell of the table, their samples taken together. Of
     a task "row-256" the family is "row" and the tokens are "256"; of an entry "a on b" the setting
     is "a" and the host "b". `together` adds columns over all tasks. `over` names entries that get a
-    row with the difference to another one, and `ordered` puts the best rows first.
+    row with the difference to another one, and `ordered` puts the best rows first. `beside` names
+    an entry that marks compare with, the study's reference if none; a table that shows "tasks"
+    counts in how many of a cell's tasks a row is better and worse than that.
     """
 
     name: str
     title: str
     rows: tuple[Axis, ...] = ("entry",)
     columns: tuple[Axis, ...] = ("task", "keep")
-    shows: str = "score"  # or "kept", "bytes", or a measure of fidelity such as "kl"
+    shows: str = "score"  # or "tasks", "kept", "bytes", or a measure of fidelity such as "kl"
     keeps: tuple[Keep, ...] = ()  # all if none is named; likewise the next two
     families: tuple[str, ...] = ()
     entries: tuple[str, ...] = ()
     together: bool = False
     ordered: bool = False
     over: Mapping[str, str] = field(default_factory=dict)
+    beside: str = ""
 
 
 @dataclass(frozen=True)

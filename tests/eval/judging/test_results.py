@@ -178,6 +178,18 @@ def test_arrows_compare_with_the_reference_at_the_same_budget():
     assert all(text.endswith("↑") for text in shown(better, columns=("keep",))["rows"][2][1:])
 
 
+def test_tasks_are_counted_in_which_a_method_is_better_and_worse():
+    def score(name, keep, task, index):
+        known = {("h2o", "row-144"): 1.0, ("h2o", "row-256"): 0.0, ("snapkv", "row-144"): 0.0}
+        return known.get((name, task), float(index > 0))
+
+    layout = {"columns": ("keep",), "shows": "tasks"}
+    rows = shown(records(score), **layout)["rows"]
+    assert rows == [["snapkv", *["0 ↑ 0 ↓"] * 3], ["h2o", *["1 ↑ 1 ↓"] * 3], rows[2]]
+    others = shown(records(score), **layout, beside="h2o", entries=("snapkv",))["rows"]
+    assert others == [["snapkv", *["1 ↑ 1 ↓"] * 3]]
+
+
 def test_graded_scores_are_compared_by_a_bootstrap():
     found = [replace(r, score=0.4 if r.cell.entry == "h2o" else 0.5) for r in records()]
     assert all(text.endswith("↓") for text in shown(found)["rows"][2][1:])

@@ -83,6 +83,8 @@ class _Sheet:
     def table(self) -> dict[str, Any]:
         """Return columns and rows as text."""
         down = self.keys(self.layout.rows)
+        if self.layout.shows == "tasks":
+            down = [key for key in down if key[-1] != FULL.label]
         across = self.keys(self.layout.columns)
         if self.layout.together:
             across = [*across, *dict.fromkeys(self.all_tasks(key) for key in across)]
@@ -199,6 +201,8 @@ class _Sheet:
         found = self.at(down, across)
         if not found:
             return ""
+        if self.layout.shows == "tasks":
+            return self.counted(found)
         if self.layout.shows != "score":
             values = [
                 value for cell in found if (value := cell.shown(self.layout.shows)) is not None
@@ -216,7 +220,14 @@ class _Sheet:
         entries = {cell.cell.entry for cell in found}
         if FULL.label in entries:
             return ""
-        return arrow(*pairs(found, self.cells, partial(reference, self.study.reference)))
+        beside = self.layout.beside or self.study.reference
+        return arrow(*pairs(found, self.cells, partial(reference, beside)))
+
+    def counted(self, found: Sequence[Scored]) -> str:
+        """Return in how many tasks the difference to the reference is not by chance, either way."""
+        tasks = dict.fromkeys(cell.cell.task for cell in found)
+        marks = [self.mark([cell for cell in found if cell.cell.task == task]) for task in tasks]
+        return f"{marks.count('↑')} ↑ {marks.count('↓')} ↓"
 
     def step(self, down: Key, across: Key) -> str:
         """Return the difference to the entry that a row is over, with its interval and mark."""

@@ -60,6 +60,15 @@ HEADLINE = Study(
             for family in FAMILIES
         ),
         Layout("families", "At 10 %", columns=("family",), keeps=(0.1,), ordered=True),
+        Layout(
+            "beside",
+            f"Of {len(FAMILIES)} families, how many a method is better and worse in than `foveate`",
+            columns=("keep",),
+            shows="tasks",
+            entries=tuple(entry.label for entry in entries() if entry.label != "foveate"),
+            beside="foveate",
+            ordered=True,
+        ),
         Layout("stored", "Bytes stored / full cache", columns=("keep",), shows="bytes"),
     ),
     picture=DRAWN,
