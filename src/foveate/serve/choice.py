@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import foveate
@@ -89,6 +90,7 @@ def _check_options(given: Mapping[str, Any]) -> None:
             )
 
 
+@cache
 def _words() -> dict[str, set[str]]:
     """Return the words that options may be: none where any text may come, which may be a file."""
     words: dict[str, set[str]] = {}
