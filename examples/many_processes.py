@@ -1,8 +1,8 @@
 """Rows answered by as many processes as were launched, each on an accelerator of its own.
 
 Alone it answers all: `python examples/many_processes.py`; in two processes half each: `accelerate
-launch --multi-gpu --num-processes 2 examples/many_processes.py` (on processors, too), or the same by
-`torchrun --nproc-per-node 2`.
+launch --multi-gpu --num-processes 2 examples/many_processes.py` (on processors, too), or the same
+by `torchrun --nproc-per-node 2`.
 """
 
 import torch
