@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -175,16 +176,10 @@ def _attention() -> Iterator[Check]:
 
 def _extras() -> Iterator[Check]:
     """Yield which extras have all that they need."""
-    from packaging.requirements import Requirement
-
     told = importlib.metadata.metadata("foveate").get_all("Provides-Extra") or []
-    needed = [Requirement(line) for line in importlib.metadata.requires("foveate") or []]
-    lacking = [
-        extra
-        for extra in told
-        for one in needed
-        if one.marker and one.marker.evaluate({"extra": extra}) and _installed(one.name) is None
-    ]
+    pattern = re.compile(r"""([\w.-]+).*; extra == ["']([\w-]+)["']""")
+    found = map(pattern.match, importlib.metadata.requires("foveate") or [])
+    lacking = [one[2] for one in found if one and _installed(one[1]) is None]
     have = ", ".join(extra for extra in told if extra not in lacking) or "none"
     without = ", ".join(dict.fromkeys(lacking))
     yield Check("extras", "ok", f"{have}{without and f'; not installed (optional): {without}'}")
