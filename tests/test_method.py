@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from foveate.budget import Uniform
 from foveate.errors import InputError, MethodError
 from foveate.line import select
-from foveate.method import Method, apply, decide, plan
+from foveate.method import Method, apply, check_part, decide, plan
 from foveate.methods import aircache, random
 from foveate.reduce import Evict
 from foveate.schedule import AfterPrefill
@@ -168,3 +168,42 @@ def test_images_beside_each_other_are_told_apart_by_number():
 def test_a_number_of_tokens_may_be_absurd():
     kept = plan(aircache(keep=10**30), [one_layer()])
     assert kept.keep[0].all()
+
+
+@dataclass(frozen=True)
+class Odd:
+    made: object
+
+    def rows(self, kinds):
+        return None
+
+    def __call__(self, observation, tiers):
+        return self.made(observation, tiers)
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (lambda seen, tiers: Ranking(seen.keys.sum(-1)[:, :1], tiers, 0), r"returned \[1, 1, 7\];"),
+        (lambda seen, tiers: seen.keys.sum(-1), "returned <class 'torch.Tensor'>; .*Ranking"),
+    ],
+)
+def test_a_score_of_one_s_own_that_ranks_nothing_is_told_what_to_return(made, says):
+    seen = observations(kinds_of("vvvv ttt"), layers=1)
+    method = Method(VisualFirst(), Odd(made), Uniform(0.5), Evict(), AfterPrefill())
+    with pytest.raises(MethodError, match=says + r".*here \[1, 2, 7\]"):
+        plan(method, seen)
+
+
+@pytest.mark.parametrize(
+    ("part", "says"),
+    [(Odd, r"score=Odd is a class; give Odd\(...\)"), (Uniform(0.5), "lacks rows; write it as")],
+)
+def test_parts_that_are_none_are_told_apart(part, says):
+    with pytest.raises(MethodError, match=says):
+        check_part("score", part)
+
+
+def test_a_method_checks_its_parts():
+    with pytest.raises(MethodError, match="score=Odd is a class"):
+        Method(VisualFirst(), Odd, Uniform(0.5), Evict(), AfterPrefill())

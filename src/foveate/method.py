@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from foveate.errors import InputError
+from foveate.errors import InputError, MethodError
 from foveate.line import Line
 from foveate.types import (
     PAD,
@@ -152,6 +152,10 @@ class Method:
     reduce: Reduce
     when: When
 
+    def __post_init__(self) -> None:
+        for name in PARTS:
+            check_part(name, getattr(self, name))
+
     @property
     def keeps_everything(self) -> bool:
         """Return whether nothing can go, so that nothing needs scoring."""
@@ -160,8 +164,30 @@ class Method:
     def rank(self, observation: Observation) -> Ranking:
         """Return how one layer would choose."""
         ranking = self.score(observation, self.scope.tiers(observation.kinds))
+        wanted = observation.keys.shape[:3]
+        if not isinstance(ranking, Ranking) or ranking.scores.shape != wanted:
+            came = [*ranking.scores.shape] if isinstance(ranking, Ranking) else type(ranking)
+            raise MethodError(
+                f"{self.score!r} returned {came}; give a foveate.types.Ranking of scores "
+                f"[B, H, T], here {[*wanted]}"
+            )
         group = observation.group
         return ranking if group is None else replace(ranking, group=group)
+
+
+PARTS = {"scope": Scope, "score": Score, "budget": Budget, "reduce": Reduce, "when": When}
+
+
+def check_part(name: str, value: object) -> None:
+    """Raise `MethodError` if a value cannot be that part of a method."""
+    if isinstance(value, type):
+        raise MethodError(f"{name}={value.__name__} is a class; give {value.__name__}(...)")
+    kind = PARTS[name]
+    told = [word for word in vars(kind) if word == "__call__" or word[0] != "_"]
+    lacking = ", ".join(word for word in told if not hasattr(value, word))
+    if lacking:
+        needed = f"write it as foveate.method.{kind.__name__} says"
+        raise MethodError(f"{name}={value!r} lacks {lacking}; {needed}")
 
 
 def everything(ranking: Ranking) -> Int[Tensor, "B H"]:
