@@ -13,7 +13,7 @@ import openai
 import pytest
 
 import foveate
-from foveate.cli.serve import _bound, _hosts, _keys, _run, _shown, parse_bytes, read_engine
+from foveate.cli.serve import _bound, _hosts, _keys, _run, _shown, parse_bytes
 from foveate.errors import InputError
 from foveate.serve import Settings, create_app, logs
 from serving import Script, ask_of, hello, messages, page, twin
@@ -124,12 +124,6 @@ def test_keys_are_read_as_they_are_meant(tmp_path, monkeypatch):
     monkeypatch.setenv("FOVEATE_API_KEY", "second\n")
     assert _keys(keys) == ("second", "first")
     assert _keys(None) == ("second",)
-
-
-@pytest.mark.parametrize(("limit", "most"), [(3, 3), (4096, 512)])
-def test_an_answer_that_no_client_bounds_is_within_the_limit(limit, most):
-    given = {"method": "full", "keep": None, "option": None, "kv_bytes": None, "queue": 1}
-    assert read_engine({**given, "max_new_tokens": limit})["max_new_tokens"] == most
 
 
 def test_clients_do_not_hear_where_a_model_lies(tmp_path):

@@ -199,6 +199,7 @@ def test_fields_arrive_at_the_engine(scripted):
     assert (ask.logprobs, ask.max_new_tokens, ask.method, ask.full) == (3, 17, None, False)
     client.chat.completions.create(model="embedded", messages=messages("hi"), logprobs=True)
     assert engine.seen[1].logprobs == 0 and engine.seen[1].temperature is None
+    assert [one.most for one in engine.seen] == [4096, 4096]  # of the settings, said or not
 
 
 def test_an_answer_comes_back_as_a_message_of_the_next_turn(scripted):

@@ -234,6 +234,17 @@ def test_the_model_leaves_as_it_came_and_threads_answer_threads(answers):
     assert not [x for x in threading.enumerate() if x.name in ("foveate-engine", "foveate-prompt")]
 
 
+def test_an_answer_whose_length_nobody_says_is_bounded_too(model, answers):
+    engine, heard = engine_of(QWEN, model), [Heard() for _ in range(3)]
+    for sink, options in zip(
+        heard, ({}, {"max_new_tokens": 2}, {"max_new_tokens": 9}), strict=True
+    ):
+        engine.submit(ask(0, "aircache", most=3, **options), sink)
+    run(engine)
+    assert [sink.ids for sink in heard] == [answers[0, "aircache"][:count] for count in (3, 2, 3)]
+    engine.stop()
+
+
 def test_an_answer_ends_where_generate_ends_it(model):
     """Alone, by a limit of its own that transformers knows and the engine does not."""
     engine = engine_of(QWEN, model)

@@ -17,7 +17,6 @@ from foveate.errors import InputError
 
 VARIABLE = "FOVEATE_API_KEY"
 UNREAD = 120  # seconds that a client may read nothing of what it was sent
-ANSWER = 512  # tokens at most, where a client does not say
 UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
 UNITS |= {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
@@ -167,7 +166,6 @@ def read_engine(given: Mapping[str, Any]) -> dict[str, Any]:
         else options.build_method(name, given["keep"], given["option"] or []),
         "kv_bytes": None if text is None else parse_bytes("--kv-bytes", text),
         "queue": given["queue"],
-        "max_new_tokens": min(ANSWER, given["max_new_tokens"]),
     }
 
 

@@ -82,6 +82,7 @@ async def prepared(
         logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
         method=choice.method,
         full=choice.full,
+        most=settings.max_new_tokens,
     )
     return ask, choice.told
 

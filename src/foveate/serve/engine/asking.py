@@ -30,7 +30,8 @@ class Ask:
 
     Parts of a message are {"type": "text", "text": ...} and {"type": "image", "image": PIL image}.
     `temperature` 0 is greedy; None for it, `top_p` or `max_new_tokens` is what the engine does by
-    default. `logprobs` asks for that many alternatives a token, None for no log-probabilities.
+    default. The answer has at most `most` tokens, whoever chose its length. `logprobs` asks for
+    that many alternatives a token, None for no log-probabilities.
     `method` None is the engine's own; `full` asks for the whole cache; `held` asks for what is kept
     of the prompt, too.
     """
@@ -45,9 +46,11 @@ class Ask:
     method: Method | None = None
     full: bool = False
     held: bool = False
+    most: int | None = None
 
     def __post_init__(self) -> None:
         check_within("max_new_tokens", self.max_new_tokens, 1)
+        check_within("most", self.most, 1)
         check_within("temperature", self.temperature, 0, 100)
         check_within("top_p", self.top_p, 0, 1)
         check_within("seed", self.seed, -(1 << 63), (1 << 63) - 1)

@@ -59,6 +59,7 @@ class Prompts:
     def _limit(self, request: Request) -> None:
         """Say how long the answer may be, and what all of it takes."""
         most = request.ask.max_new_tokens or self._default.max_new_tokens or 1
+        most = min(most, request.ask.most or most)
         if self._room is not None:
             if request.prompt >= self._room:
                 raise TooLarge(
