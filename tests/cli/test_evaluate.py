@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from foveate.cli.grids import _taken_apart
 from foveate.errors import FoveateError
 from foveate.eval.log import read_log
 from foveate.eval.running.journal import Journal
@@ -180,6 +181,15 @@ def test_several_files_are_a_task_each_with_shapes_of_their_own(
     assert "family='local'" in found["tasks"]["two/test"]
     again = run("eval", "--data", data[1], "--data", data[1], *words)
     assert (again.code, again.out) == (2, "") and "task two/test came twice" in again.err
+
+
+def test_a_folder_may_be_called_like_a_shape(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docvqa").mkdir()
+    (tmp_path / "a=b").mkdir()
+    assert [_taken_apart(one) for one in ("docvqa", "a=b", "docvqa=a=b", "chartqa=docvqa")] == [
+        ("", "docvqa"), ("", "a=b"), ("docvqa", "a=b"), ("chartqa", "docvqa")
+    ]  # fmt: skip
 
 
 def test_files_of_ones_own_and_built_in_tasks_share_a_number(run, untrained, page, log, tmp_path):

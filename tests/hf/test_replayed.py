@@ -11,7 +11,7 @@ from foveate import tiny
 from foveate.cli.models import Loaded
 from foveate.eval.asking.answering import Answerer
 from foveate.eval.tasks import task
-from foveate.hf.replayed import Replayed
+from foveate.hf.replayed import Replayed, _Reading
 from seam import candidates, check_same, same
 
 NAMES = ("qwen2-vl", "qwen3-vl", "llava-onevision", "internvl", "idefics3", "gemma3", "llama")
@@ -96,6 +96,31 @@ def test_what_is_too_large_is_not_held():
     assert not replayed.reused and replayed._last is None
 
 
+def test_what_becomes_too_large_is_let_go_at_once(monkeypatch):
+    family = families.BY_NAME["qwen2-vl"]
+    model, inputs = family.build(), family.inputs(2)
+    replayed, held = Replayed(most=60_000), []
+    note = _Reading.note
+
+    def watched(reading, one):
+        note(reading, one)
+        held.append(len(reading.did))
+
+    monkeypatch.setattr(_Reading, "note", watched)
+    said(model, inputs, cache_of(family, model, inputs, "snapkv", "dense"), replayed)
+    assert held[0] == 1 and held[-1] == 0 and replayed._last is None
+    assert held == sorted(held, key=lambda count: count == 0)  # and nothing is noted after that
+
+
+def test_full_caches_let_go_of_another_prompt():
+    family = families.BY_NAME["qwen2-vl"]
+    model, replayed = family.build(), Replayed()
+    for name, seed in (("snapkv", 0), (None, 1)):
+        inputs = family.inputs(2, seed)
+        said(model, inputs, cache_of(family, model, inputs, name, "dense"), replayed)
+    assert replayed._last is None
+
+
 def test_layers_with_other_states_are_read_every_time():
     family = families.BY_NAME["qwen3.5"]
     family.require()
@@ -130,6 +155,10 @@ def test_a_grid_s_answers_are_those_that_are_read(name, monkeypatch):
     answerer = Answerer(loaded)
     told = [answerer.answers(asked, samples, method) for method in methods]
     assert answerer.replayed.reused
+    forgetful = Answerer(loaded, repeats=False)
+    forgetful.answers(asked, samples, methods[0])
+    forgetful.answers(asked, samples, methods[0])
+    assert not forgetful.replayed.reused and not forgetful.encoded.reused
     monkeypatch.setattr("foveate.hf.replayed.same", lambda one, other: False)
     for method, known in zip(methods, told, strict=True):
         fresh = Answerer(loaded)

@@ -68,8 +68,8 @@ def _taken_apart(given: str) -> tuple[str, str]:
     from foveate.eval.local.shapes import SHAPES
 
     shape, equals, path = given.partition("=")
-    is_path = not equals or Path(given).exists()
-    return ("", given) if is_path and shape not in SHAPES else (shape, path)
+    is_path = not equals or (shape not in SHAPES and Path(given).exists())
+    return ("", given) if is_path else (shape, path)
 
 
 def entries(

@@ -53,6 +53,6 @@ class Record:
     kept: float = 1.0
     bytes_stored: int = 0
     bytes_full: int = 0
-    seconds: float = 0.0
+    seconds: float = 0.0  # without the reading of a prompt that came just before
     error: str | None = None
     measures: Mapping[str, float] = field(default_factory=dict)

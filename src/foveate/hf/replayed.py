@@ -20,6 +20,7 @@ __all__ = ["Replayed"]
 
 MOST = 2 << 30  # bytes of one prompt
 CACHE = "past_key_values"
+OTHER_STATES = ("update_conv_state", "update_recurrent_state", "update_indexer")  # of layers
 
 
 @dataclass(frozen=True)
@@ -57,24 +58,34 @@ class _Reading:
 
     owner: nn.Module
     given: Mapping[str, Any]
+    most: int
     did: list[_Stored | _Asked] = field(default_factory=list)
+    held: dict[int, int] = field(default_factory=dict)  # bytes of every storage
     said: Mapping[str, Any] = field(default_factory=dict)
     make: Callable[..., Any] = dict
     versions: Sequence[int] = ()
 
-    def close(self, said: Any, cache: Cache, most: int) -> bool:
+    def note(self, one: _Stored | _Asked) -> None:
+        """Note what was done; beyond `most` bytes nothing is held any more, nor noted."""
+        if sum(self.held.values()) <= self.most:
+            self.did.append(one)
+            self._hold(_tensors([*vars(one).values()]))
+
+    def close(self, said: Any, cache: Cache) -> bool:
         """Note the end; return whether the pass can be replayed, and is worth its bytes."""
         stored = [one for one in self.did if isinstance(one, _Stored)]
         if len(stored) != len(cache.layers) or not isinstance(said, ModelOutput):
-            return False  # layers with other states, or none of their own
+            return False  # layers with other states, none of their own, or too many bytes
+        if any(hasattr(layer, name) for layer in cache.layers for name in OTHER_STATES):
+            return False
         self.make = type(said)
         self.said = {name: value for name, value in said.items() if name != CACHE}
         tensors = self._tensors()
         if any(x.is_inference() for x in tensors):
             return False  # nothing tells when these are written to
         self.versions = [x._version for x in tensors]
-        sizes = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors}
-        return sum(sizes.values()) <= most
+        self._hold(tensors)
+        return bool(self.did)
 
     def fits(self, owner: nn.Module, given: Mapping[str, Any]) -> bool:
         """Return whether this is the same model and prompt, and nobody wrote to what is held."""
@@ -86,6 +97,12 @@ class _Reading:
         for one in self.did:
             one.replay(cache)
         return self.make(**{**self.said, CACHE: cache})
+
+    def _hold(self, tensors: Sequence[Tensor]) -> None:
+        for storage in (x.untyped_storage() for x in tensors):
+            self.held[storage.data_ptr()] = storage.nbytes()
+        if sum(self.held.values()) > self.most:
+            self.did.clear()
 
     def _tensors(self) -> list[Tensor]:
         did = [x for one in self.did for x in vars(one).values()]
@@ -127,39 +144,39 @@ class Replayed:
         if args or _is_step(kwargs) or not isinstance(cache, Cache) or cache.get_seq_length():
             return forward(*args, **kwargs)
         given = {name: value for name, value in kwargs.items() if name != CACHE}
-        if self._last is not None and self._last.fits(owner, given):
+        last = self._last
+        if last is not None and last.fits(owner, given):
             self.reused += 1
-            return self._last.replay(cache)
+            return last.replay(cache)
+        last = self._last = None  # not two at once
         if not isinstance(cache, CompressedCache):  # nobody hears of its queries
             return forward(*args, **kwargs)
-        self._last = None  # not two at once
-        reading = _Reading(owner, given)
-        with _noting(cache, reading.did):
+        reading = _Reading(owner, given, self._most)
+        with _noting(cache, reading.note):
             said = forward(*args, **kwargs)
-        if reading.close(said, cache, self._most):
+        if reading.close(said, cache):
             self._last = reading
         return said
 
 
 def _is_step(given: Mapping[str, Any]) -> bool:
     """Return whether a pass brings one token; such a one may be compiled, and is let through."""
-    tokens = next(
-        (given[x] for x in ("inputs_embeds", "input_ids") if given.get(x) is not None), None
-    )
+    tokens = given.get("inputs_embeds")
+    tokens = given.get("input_ids") if tokens is None else tokens
     return tokens is not None and tokens.shape[1] == 1
 
 
 @contextmanager
-def _noting(cache: CompressedCache, did: list[_Stored | _Asked]) -> Iterator[None]:
+def _noting(cache: CompressedCache, note_one: Callable[[_Stored | _Asked], None]) -> Iterator[None]:
     """Note all that a pass does to a cache."""
     update = cache.update
 
     def store(keys: Tensor, values: Tensor, layer: int, *more: Any, **named: Any) -> Any:
-        did.append(_Stored(layer, keys, values, more, named))
+        note_one(_Stored(layer, keys, values, more, named))
         return update(keys, values, layer, *more, **named)
 
     def asked(layer: CompressedLayer, note: Callable[..., None], *call: Any) -> None:
-        did.append(_Asked(layer.index, *call))
+        note_one(_Asked(layer.index, *call))
         note(*call)
 
     vars(cache)["update"] = store

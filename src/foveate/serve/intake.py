@@ -44,6 +44,7 @@ async def body(request: Request, settings: Settings, share: Share) -> bytes:
         message = f"the body did not arrive in {settings.body_seconds:g} s"
         raise Problem(408, message, code="timeout") from None
     whole = bytes(data)
+    data.clear()
     if _values(whole) > VALUES:
         message = f"the body has more than {VALUES:,} values; leave out what is not asked"
         raise Problem(400, message, code="invalid_value")
@@ -82,7 +83,7 @@ async def prepared(
         logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
         method=choice.method,
         full=choice.full,
-        most=settings.max_new_tokens,
+        most=_longest(asked, settings),
     )
     return ask, choice.told
 
@@ -104,10 +105,15 @@ def _check_size(asked: ChatRequest, settings: Settings) -> None:
         raise _too_many("characters", letters, settings.characters)
 
 
+def _longest(asked: ChatRequest, settings: Settings) -> int:
+    """Return how many tokens an answer may have at most, whoever chooses that."""
+    said = asked.max_tokens or asked.max_completion_tokens
+    return settings.max_new_tokens if said else min(LONG, settings.max_new_tokens)
+
+
 def _answer_bytes(asked: ChatRequest, settings: Settings) -> int:
     """Return what an answer may take here while its client does not read it."""
-    unsaid = min(LONG, settings.max_new_tokens)
-    tokens = asked.max_tokens or asked.max_completion_tokens or unsaid
+    tokens = asked.max_tokens or asked.max_completion_tokens or _longest(asked, settings)
     chances = 1 + (asked.top_logprobs or 0) if asked.logprobs else 0
     return tokens * (A_TOKEN + A_CHANCE * chances)
 

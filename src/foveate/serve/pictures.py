@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import binascii
 import io
+import math
 from base64 import b64decode
 
 import anyio
@@ -42,9 +43,9 @@ class Pictures:
         if width * height > self._settings.pixels:
             size = f"{width} x {height} pixels"
             raise _too_large(size, self._settings.pixels, "pixels", place)
-        width, height = enlarged(width, height)  # of a line of pixels, much more
-        if width * height <= self._settings.pixels:  # else it is refused before that
-            share.take(width * height * BYTES_A_PIXEL)
+        large = math.prod(enlarged(width, height))  # of a line of pixels, much more
+        kept = large if large <= self._settings.pixels else width * height  # else it is refused
+        share.take(kept * BYTES_A_PIXEL)
         return await run_sync(self._decoded, data, place, limiter=self._turn)
 
     async def _data(self, url: str, place: str, share: Share) -> bytes:

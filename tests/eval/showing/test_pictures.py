@@ -135,6 +135,21 @@ def test_scores_are_drawn_over_budgets():
         assert [*panel.rules] == ["full cache"]
 
 
+def test_what_failed_wholly_is_not_drawn():
+    path = ROOT / "benchmarks" / "results" / "eval-headline.json"
+    result = json.loads(path.read_text())
+    task = result["cells"][0]["task"]
+    for cell in result["cells"]:
+        gone = cell["task"] == task and (cell["entry"], cell["keep"]) in (
+            ("full", "1.0"), ("snapkv", "0.1"),
+        )  # fmt: skip
+        if gone:
+            cell["scores"] = "x" * len(cell["scores"])
+    (panel,) = (one for one in pictures.charts(result)[""].panels if one.title == task)
+    (line,) = (one for one in panel.lines if one.name == "snapkv")
+    assert panel.rules == {} and len(line.x) == len(panel.lines[0].x) - 1 and 10 not in line.x
+
+
 def test_what_attention_was_asked_for_is_drawn_with_what_came_of_it():
     path = ROOT / "benchmarks" / "results" / "eval-auto.json"
     kept, right = drawing.charts(path)[""].panels

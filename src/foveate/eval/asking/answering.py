@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,12 +54,14 @@ class Told:
 class Answerer:
     """A model that answers samples, greedily, with the full cache or a compressed one.
 
-    `storage` and `quantized` are those of `CompressedCache`.
+    `storage` and `quantized` are those of `CompressedCache`. `repeats` says that a prompt may come
+    for several methods, one right after the other, so that the last is worth remembering.
     """
 
     loaded: Loaded
     storage: str = field(default="dense", kw_only=True)
     quantized: str | None = field(default=None, kw_only=True)
+    repeats: bool = field(default=True, kw_only=True)
     encoded: Encoded = field(default_factory=Encoded, init=False, repr=False, compare=False)
     replayed: Replayed = field(default_factory=Replayed, init=False, repr=False, compare=False)
 
@@ -113,7 +116,7 @@ class _Batch:
         self, answerer: Answerer, task: Task, samples: Sequence[Sample], method: Method | None
     ) -> None:
         self.loaded, self.method = answerer.loaded, method
-        self.encoded, self.replayed = answerer.encoded, answerer.replayed
+        self.memories = (answerer.encoded, answerer.replayed) if answerer.repeats else ()
         self.settings = {"storage": answerer.storage, "quantized": answerer.quantized}
         self.task, self.samples = task, samples
         self.chats: list[list[dict[str, Any]]] = [[] for _ in samples]
@@ -161,7 +164,9 @@ class _Batch:
         watch = _AfterPrompt(lambda: self._held(inputs["input_ids"]))
         began = time.perf_counter()
         model: Any = self.loaded.model
-        with self.encoded.around(model), self.replayed.around(model):
+        with ExitStack() as remembering:
+            for memory in self.memories:
+                remembering.enter_context(memory.around(model))
             sequences = model.generate(
                 **inputs,
                 past_key_values=self.cache,

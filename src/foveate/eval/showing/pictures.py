@@ -123,7 +123,11 @@ def _calibration(drawn: Study, cells: Sequence[Scored]) -> Chart:
 def _rules(cells: Sequence[Scored]) -> dict[str, float]:
     """Return the full cache's score, if it was asked."""
     full = joined([cell for cell in cells if cell.cell.entry == FULL.label])
-    return {"full cache": percents(full)[0]} if full else {}
+    return {"full cache": percents(full)[0]} if _answered(full) else {}
+
+
+def _answered(scores: Sequence[float | None]) -> bool:
+    return any(score is not None for score in scores)
 
 
 def _budgets_of(name: str, cells: Sequence[Scored]) -> dict[float, list[Scored]]:
@@ -145,7 +149,7 @@ def _line(name: str, mine: Mapping[float, Sequence[Scored]], draws: str) -> Line
             if None not in some
         }
         return Line(name, tuple(known), tuple(known.values()))
-    x = tuple(sorted(mine))
+    x = tuple(place for place in sorted(mine) if _answered(joined(mine[place])))
     found = [percents(joined(mine[place])) for place in x]
     middle, low, high = (tuple(values[i] for values in found) for i in range(3))
     return Line(name, x, middle, low, high)

@@ -70,7 +70,7 @@ class BatchGenerator:
         form: dict[str, Any] = {"storage": storage, "quantized": quantized}
         if self.method is not None:  # a cache that cannot be is known before the first row
             foveate.CompressedCache(loaded.model, self.method, **form)
-        self._answerer = Answerer(loaded, **form)
+        self._answerer = Answerer(loaded, **form, repeats=False)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Return the batch with answers; raises `InputError` only where columns do not fit."""

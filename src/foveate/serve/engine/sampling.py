@@ -13,7 +13,6 @@ from transformers import (
     NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
     SequenceBiasLogitsProcessor,
-    SuppressTokensLogitsProcessor,
     TemperatureLogitsWarper,
     TopPLogitsWarper,
 )
@@ -30,7 +29,7 @@ HEEDED: tuple[tuple[str, float | None, Callable[[Any], Any]], ...] = (
     ("repetition_penalty", 1.0, RepetitionPenaltyLogitsProcessor),
     ("no_repeat_ngram_size", 0, NoRepeatNGramLogitsProcessor),
     ("bad_words_ids", None, NoBadWordsLogitsProcessor),
-    ("suppress_tokens", None, SuppressTokensLogitsProcessor),
+    ("suppress_tokens", None, lambda ids: NoBadWordsLogitsProcessor([[i] for i in ids])),
 )
 UNHEEDED: tuple[tuple[str, float | None], ...] = (
     ("num_beams", 1),
