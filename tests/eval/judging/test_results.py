@@ -95,6 +95,17 @@ def test_every_score_is_there_and_the_order_of_the_log_is_not():
         assert cell.bytes == 0.25 and cell.measures["kl"] == pytest.approx(0.6)
 
 
+def test_cells_are_in_the_order_in_which_they_were_asked_for():
+    names = [f"{cell.entry} @ {cell.keep}" for cell in dict.fromkeys(r.cell for r in records())]
+    run = replace(RUN, methods=dict.fromkeys(names, "M"))
+    orders = []
+    for seed in range(3):
+        found = records()
+        random.Random(seed).shuffle(found)
+        orders.append([cell.cell for cell in scored(summary("s", Log((run,), tuple(found))))])
+    assert orders[0] == orders[1] == orders[2] == [*dict.fromkeys(r.cell for r in records())]
+
+
 def test_where_it_comes_from_is_there():
     result = made(records())
     assert (result["commit"], result["machine"]["threads"]) == ("c1", 1)

@@ -11,7 +11,7 @@ from typing import Any
 
 from foveate.errors import InputError
 from foveate.eval.log import Log
-from foveate.eval.record import Cell, Record
+from foveate.eval.record import Cell, Record, Run
 
 __all__ = ["Scored", "averaged", "dumped", "scored", "summary"]
 
@@ -44,13 +44,14 @@ class Scored:
 def summary(study: str, log: Log) -> dict[str, Any]:
     """Return the JSON of a study without its tables: where it comes from, and all cells.
 
-    Of a run that goes on, the samples count that all cells of a task have.
+    Of a run that goes on, the samples count that all cells of a task have. Cells are in the order
+    in which they were asked for, whoever was first to answer them.
     """
     if not log.runs:
         raise InputError("the log is empty; give one that `foveate eval` wrote")
     last = log.runs[-1]
     methods = {name: told for run in log.runs for name, told in run.methods.items()}
-    done = _common(log.records)
+    done = _ordered(_common(log.records), log.runs)
     cells = [_cell(cell, records) for cell, records in done.items()]
     return {
         "study": study,
@@ -72,6 +73,19 @@ def summary(study: str, log: Log) -> dict[str, Any]:
 
 def _method(cell: Cell) -> str:
     return f"{cell.entry} @ {cell.keep}"
+
+
+def _ordered(done: Mapping[Cell, list[Record]], runs: Sequence[Run]) -> dict[Cell, list[Record]]:
+    """Return cells in the order of their tasks, and then of their methods, in all runs."""
+    tasks = [*dict.fromkeys(name for run in runs for name in run.tasks)]
+    methods = [*dict.fromkeys(name for run in runs for name in run.methods)]
+
+    def place(cell: Cell) -> tuple[int, int, int]:
+        known = (cell.task, tasks), (_method(cell), methods)
+        task, method = (names.index(name) if name in names else len(names) for name, names in known)
+        return task, cell.seed, method
+
+    return {cell: done[cell] for cell in sorted(done, key=place)}
 
 
 def _common(records: Iterable[Record]) -> dict[Cell, list[Record]]:
