@@ -4,11 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-import foveate
-from foveate import tiny
-from foveate.cli.models import Loaded
-from foveate.eval.asking.answering import Answerer
-from foveate.eval.tasks import task
 from foveate.hf.encoded import ENCODER, Encoded
 
 
@@ -24,34 +19,6 @@ class Model(nn.Module):
         if kwargs.get("fails"):
             raise RuntimeError("no memory")
         return pixel_values.sum() + self.calls
-
-
-@pytest.fixture(scope="module")
-def loaded():
-    return Loaded("embedded", *tiny.load())
-
-
-@pytest.mark.parametrize("name", ["lookup-256", "pages2-144", "second-144"])
-def test_answers_are_those_of_an_answerer_that_encodes_everything(loaded, name, monkeypatch):
-    asked = task(name)
-    samples = asked.source.samples(4, 3)[:]
-    methods = [None, foveate.snapkv(keep=0.2), foveate.aircache(keep=0.1)]
-    answerer = Answerer(loaded)
-    told = [answerer.answers(asked, samples, method) for method in methods]
-    again = answerer.answers(asked, samples, methods[1])
-    assert answerer.encoded.reused
-    assert [(x.said, x.prompt, x.kept) for x in again] == [
-        (x.said, x.prompt, x.kept) for x in told[1]
-    ]
-    monkeypatch.setattr("foveate.hf.encoded.same", lambda one, other: False)
-    for method, known in zip(methods, told, strict=True):
-        fresh = Answerer(loaded)
-        found = fresh.answers(asked, samples, method)
-        assert not fresh.encoded.reused
-        for one, other in zip(found, known, strict=True):
-            assert (one.said, one.kept, one.bytes_stored) == (
-                other.said, other.kept, other.bytes_stored,
-            )  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,6 @@ from transformers import DynamicCache
 import families
 import foveate
 import gold
-from foveate import tiny
-from foveate.cli.models import Loaded
-from foveate.eval.asking.answering import Answerer
-from foveate.eval.tasks import task
 from foveate.hf.replayed import Replayed, _Reading
 from seam import candidates, check_same, same
 
@@ -145,26 +141,3 @@ def test_the_model_and_the_cache_are_as_before_also_after_an_error(monkeypatch):
     assert "update" not in vars(cache)
     assert not any("note_queries" in vars(layer) for layer in cache.compressed_layers)
     assert replayed._last is None
-
-
-@pytest.mark.parametrize("name", ["lookup-256", "pages2-144", "second-144", "several-144"])
-def test_a_grid_s_answers_are_those_that_are_read(name, monkeypatch):
-    asked, loaded = task(name), Loaded("embedded", *tiny.load())
-    samples = asked.source.samples(3, 3)[:]
-    methods = [foveate.snapkv(keep=0.2), foveate.aircache(keep=0.1), None]
-    answerer = Answerer(loaded)
-    told = [answerer.answers(asked, samples, method) for method in methods]
-    assert answerer.replayed.reused
-    forgetful = Answerer(loaded, repeats=False)
-    forgetful.answers(asked, samples, methods[0])
-    forgetful.answers(asked, samples, methods[0])
-    assert not forgetful.replayed.reused and not forgetful.encoded.reused
-    monkeypatch.setattr("foveate.hf.replayed.same", lambda one, other: False)
-    for method, known in zip(methods, told, strict=True):
-        fresh = Answerer(loaded)
-        found = fresh.answers(asked, samples, method)
-        assert not fresh.replayed.reused
-        for one, other in zip(found, known, strict=True):
-            assert (one.said, one.kept, one.bytes_stored, one.prompt) == (
-                other.said, other.kept, other.bytes_stored, other.prompt,
-            )  # fmt: skip
