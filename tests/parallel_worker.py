@@ -4,6 +4,7 @@ Run as `python -m torch.distributed.run --nproc-per-node 2 parallel_worker.py FO
 a checkpoint for each name in `MODELS`, and gets `results.pt`.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -114,7 +115,9 @@ def main(folder: Path) -> None:
         found += [gathered(run) for run in runs(family, model, own, heads // size)]
     if rank == 0:
         torch.save(found, folder / "results.pt")
-    torch.distributed.destroy_process_group()
+    # device meshes keep their groups, whose threads can abort an interpreter that is being ended
+    sys.stderr.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import torch
+
 import rehearsal
 from foveate.eval.grid import Grid, run
 from foveate.eval.running import ranks
@@ -41,5 +43,6 @@ if __name__ == "__main__":
     with ranks.team() as team:
         Path(f"{OUT}.pid{team.rank}").write_text(str(os.getpid()))
         log = run(grid(), rehearsal.load, OUT, setting=setting, team=team)
+        assert not torch.distributed.is_initialized()  # a group's threads can abort what ends well
         told = f"{ANSWERED['mine']} {len(log.records)}"
         Path(f"{OUT}.end{team.rank}").write_text(told)

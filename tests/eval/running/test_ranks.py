@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 
 import ranks_worker
 import rehearsal
@@ -225,6 +227,70 @@ def test_workers_beside_launched_processes_are_refused(path):
     with pytest.raises(InputError, match="2 processes were launched, and --workers 3 came"):
         begun(path, 5, workers=3, team=team)
     assert not path.exists()
+
+
+def together(act, size=3):
+    """What every one of some processes comes to; here they are threads, with one store."""
+    store = torch.distributed.HashStore()
+    with ThreadPoolExecutor(size) as pool:
+        futures = [pool.submit(act, ranks.Ranks(store, rank, size)) for rank in range(size)]
+        return [future.exception() or future.result() for future in futures], store
+
+
+def test_all_get_what_the_first_makes_however_long_it_is(monkeypatch):
+    monkeypatch.setattr(ranks, "PIECE", 1000)
+    made = []
+
+    def act(team):
+        first = team.same(lambda: made.append(team.rank) or list(range(3000)))
+        team.wait()
+        return first, team.same(lambda: made.append(team.rank) or "and more")
+
+    said, store = together(act)
+    assert said == [(list(range(3000)), "and more")] * 3 and made == [0, 0]
+    assert not any(store.check([f"1/piece {place}"]) for place in range(20))  # nothing is kept
+
+
+def test_units_are_taken_once_and_nobody_goes_on_before_all_are_there():
+    there = []
+
+    def act(team):
+        team.same(lambda: None)
+        mine = list(team.take(range(100)))
+        there.append(team.rank)
+        team.wait()
+        return mine, len(there)
+
+    said, _ = together(act)
+    assert sorted(unit for mine, _ in said for unit in mine) == list(range(100))
+    assert [count for _, count in said] == [3, 3, 3]
+
+
+def test_an_error_of_the_first_ends_the_others_without_a_word():
+    def act(team):
+        def fails():
+            raise InputError("no such file")
+
+        try:
+            return team.same(fails)
+        except SystemExit as end:  # which a pool does not take
+            return end.code
+
+    said, _ = together(act)
+    assert str(said[0]) == "no such file" and said[1:] == [1, 1]
+
+
+def test_who_leaves_with_an_error_is_not_waited_for():
+    def act(team):
+        team.same(lambda: None)
+        if team.rank == 1:
+            return team.leave()
+        return team.wait()
+
+    said, _ = together(act)
+    assert said[1] is None
+    for other in (said[0], said[2]):
+        assert isinstance(other, FoveateError) and "process 1 left" in str(other)
 
 
 def test_a_lost_connection_says_what_to_do():

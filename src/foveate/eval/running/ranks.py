@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
+import pickle
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import timedelta
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import distributed
 
 from foveate.errors import FoveateError
 
@@ -18,7 +18,8 @@ __all__ = ["Alone", "Ranks", "Team", "launched", "team"]
 
 T = TypeVar("T")
 TOLD = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # by every launcher
-PATIENCE = timedelta(days=30)  # the launcher notices who died; who is slow may be slow
+PIECE = 1 << 22  # bytes; a store takes less than 8 MiB at once
+PAUSE = 0.02  # seconds
 
 
 class Team(Protocol):
@@ -67,7 +68,11 @@ class Alone:
 
 
 class Ranks:
-    """One of several processes; they talk over the processor, whatever the model runs on."""
+    """One of several processes; they talk through the store that the launcher keeps for them.
+
+    There is no process group: its threads can outlive `destroy_process_group`, and then end a
+    process that has done all its work with an abort.
+    """
 
     def __init__(self, store: Any, rank: int, size: int) -> None:
         self.rank, self.size = rank, size
@@ -76,14 +81,14 @@ class Ranks:
     def same(self, make: Callable[[], T]) -> T:
         """Return what the first process makes; if it raises, the others end without a word."""
         self._round += 1
-        told: list[Any] = [None, False]
+        told: Any = (None, False)
         if self.rank == 0:
             try:
-                told = [make(), True]
+                told = (make(), True)
             finally:
-                self._together(lambda: distributed.broadcast_object_list(told))
+                self._together(lambda: self._tell(pickle.dumps(told)))
         else:
-            self._together(lambda: distributed.broadcast_object_list(told))
+            told = pickle.loads(self._together(self._hear))
         if not told[1]:
             raise SystemExit(1)
         return told[0]
@@ -99,7 +104,43 @@ class Ranks:
 
     def wait(self) -> None:
         """Return when every process has come here."""
-        self._together(distributed.barrier)
+        if self.rank == 0:
+            self._together(lambda: self._until(lambda: self.count("here", 0) == self.size - 1))
+        else:
+            self.count("here", 1)
+        self.same(lambda: None)
+
+    def leave(self) -> None:
+        """Tell the others that nothing more comes from here."""
+        with suppress(RuntimeError):  # they left first
+            self._store.set("left", str(self.rank))
+
+    def _tell(self, data: bytes) -> None:
+        """Say it in pieces, and take them back when everybody has heard them."""
+        pieces = [data[at : at + PIECE] for at in range(0, len(data), PIECE)]
+        keys = [f"{self._round}/piece {place}" for place in range(len(pieces))]
+        for key, piece in zip(keys, pieces, strict=True):
+            self._store.set(key, piece)
+        self._store.set(f"{self._round}/pieces", str(len(pieces)))
+        self._until(lambda: self._store.add(f"{self._round}/heard", 0) == self.size - 1)
+        for key in keys:
+            self._store.delete_key(key)
+
+    def _hear(self) -> bytes:
+        told = f"{self._round}/pieces"
+        self._until(lambda: self._store.check([told]))
+        count = int(self._store.get(told))
+        keys = (f"{self._round}/piece {place}" for place in range(count))
+        data = b"".join(self._store.get(key) for key in keys)
+        self._store.add(f"{self._round}/heard", 1)
+        return data
+
+    def _until(self, come: Callable[[], bool]) -> None:
+        """Return when it has come; somebody may be slow, and signals are heard meanwhile."""
+        while not come():
+            if self._store.check(["left"]):
+                raise RuntimeError(f"process {self._store.get('left').decode()} left")
+            time.sleep(PAUSE)
 
     def _together(self, act: Callable[[], T]) -> T:
         try:
@@ -126,20 +167,14 @@ def team() -> Iterator[Team]:
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
     from torch.distributed.rendezvous import rendezvous
 
-    store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+    store, rank, size = next(rendezvous("env://"))
     life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # the store outlives the processes
-    store = PrefixStore(f"foveate {life}", store)
-    distributed.init_process_group(
-        "gloo",
-        store=PrefixStore("group", store),
-        rank=rank,
-        world_size=size,
-        timeout=PATIENCE,
-    )
+    ranks = Ranks(PrefixStore(f"foveate {life}", store), rank, size)
     try:
-        yield Ranks(PrefixStore("run", store), rank, size)
-    finally:
-        distributed.destroy_process_group()
+        yield ranks
+    except (Exception, KeyboardInterrupt):
+        ranks.leave()
+        raise
 
 
 def _take_accelerator(local: int) -> None:
