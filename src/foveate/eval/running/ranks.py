@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -18,7 +19,7 @@ __all__ = ["Alone", "Ranks", "Team", "launched", "team"]
 
 T = TypeVar("T")
 TOLD = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # by every launcher
-PIECE = 1 << 22  # bytes; a store takes less than 8 MiB at once
+PATIENCE = timedelta(days=20)  # who is slow may be slow; in ms, they are 31 bits
 PAUSE = 0.02  # seconds
 
 
@@ -68,30 +69,33 @@ class Alone:
 
 
 class Ranks:
-    """One of several processes; they talk through the store that the launcher keeps for them.
+    """One of several processes; they talk over the processor, whatever the model runs on.
 
-    There is no process group: its threads can outlive `destroy_process_group`, and then end a
-    process that has done all its work with an abort.
+    The group is nobody else's, not even torch's default: modules that are imported later take that
+    one into the defaults of their functions, and its threads then outlive `destroy_process_group`
+    and can abort an interpreter that is being ended.
     """
 
-    def __init__(self, store: Any, rank: int, size: int) -> None:
+    def __init__(self, group: Any, store: Any, rank: int, size: int) -> None:
         self.rank, self.size = rank, size
-        self._store, self._round = store, 0
+        self._group, self._store, self._round = group, store, 0
 
     def same(self, make: Callable[[], T]) -> T:
         """Return what the first process makes; if it raises, the others end without a word."""
         self._round += 1
-        told: Any = (None, False)
         if self.rank == 0:
             try:
-                told = (make(), True)
-            finally:
-                self._together(lambda: self._tell(pickle.dumps(told)))
-        else:
-            told = pickle.loads(self._together(self._hear))
-        if not told[1]:
+                made = make()
+            except BaseException:
+                with suppress(FoveateError):  # they ended first
+                    self._tell((None, False))
+                raise
+            self._tell((made, True))
+            return made
+        heard, is_made = self._hear()
+        if not is_made:
             raise SystemExit(1)
-        return told[0]
+        return heard
 
     def take(self, units: Sequence[T]) -> Iterator[T]:
         """Yield the next unit that nobody has."""
@@ -100,56 +104,53 @@ class Ranks:
 
     def count(self, what: str, number: int) -> int:
         """Return the sum of all processes so far; each `same` begins anew."""
-        return self._together(lambda: self._store.add(f"{self._round}/{what}", number))
+        return _together(lambda: self._store.add(f"{self._round}/{what}", number))
 
     def wait(self) -> None:
         """Return when every process has come here."""
-        if self.rank == 0:
-            self._together(lambda: self._until(lambda: self.count("here", 0) == self.size - 1))
-        else:
-            self.count("here", 1)
-        self.same(lambda: None)
+        _finish(lambda: self._group.barrier())
 
-    def leave(self) -> None:
-        """Tell the others that nothing more comes from here."""
-        with suppress(RuntimeError):  # they left first
-            self._store.set("left", str(self.rank))
+    def close(self) -> None:
+        """Leave the others; this is where the threads of the group end."""
+        self._group = None
 
-    def _tell(self, data: bytes) -> None:
-        """Say it in pieces, and take them back when everybody has heard them."""
-        pieces = [data[at : at + PIECE] for at in range(0, len(data), PIECE)]
-        keys = [f"{self._round}/piece {place}" for place in range(len(pieces))]
-        for key, piece in zip(keys, pieces, strict=True):
-            self._store.set(key, piece)
-        self._store.set(f"{self._round}/pieces", str(len(pieces)))
-        self._until(lambda: self._store.add(f"{self._round}/heard", 0) == self.size - 1)
-        for key in keys:
-            self._store.delete_key(key)
+    def _tell(self, told: Any) -> None:
+        data = torch.frombuffer(bytearray(pickle.dumps(told)), dtype=torch.uint8)
+        self._share(torch.tensor([len(data)]))
+        self._share(data)
 
-    def _hear(self) -> bytes:
-        told = f"{self._round}/pieces"
-        self._until(lambda: self._store.check([told]))
-        count = int(self._store.get(told))
-        keys = (f"{self._round}/piece {place}" for place in range(count))
-        data = b"".join(self._store.get(key) for key in keys)
-        self._store.add(f"{self._round}/heard", 1)
-        return data
+    def _hear(self) -> Any:
+        length = torch.zeros(1, dtype=torch.long)
+        self._share(length)
+        data = torch.empty(int(length), dtype=torch.uint8)
+        self._share(data)
+        return pickle.loads(data.numpy().tobytes())
 
-    def _until(self, come: Callable[[], bool]) -> None:
-        """Return when it has come; somebody may be slow, and signals are heard meanwhile."""
-        while not come():
-            if self._store.check(["left"]):
-                raise RuntimeError(f"process {self._store.get('left').decode()} left")
+    def _share(self, data: torch.Tensor) -> None:
+        """Make data everywhere what they are in the first process."""
+        _finish(lambda: self._group.broadcast([data]))
+
+
+def _finish(start: Callable[[], Any]) -> None:
+    """Do something with the others; signals are heard meanwhile."""
+
+    def done() -> None:
+        work = start()
+        while not work.is_completed():
             time.sleep(PAUSE)
+        work.wait()
 
-    def _together(self, act: Callable[[], T]) -> T:
-        try:
-            return act()
-        except RuntimeError as error:  # a connection is closed
-            raise FoveateError(
-                f"another process of this run ended ({error}); all answers so far are safe: give "
-                "the same command again"
-            ) from error
+    _together(done)
+
+
+def _together(act: Callable[[], T]) -> T:
+    try:
+        return act()
+    except RuntimeError as error:  # a connection is closed
+        raise FoveateError(
+            f"another process of this run ended ({error}); all answers so far are safe: give "
+            "the same command again"
+        ) from error
 
 
 def launched(environment: Mapping[str, str] = os.environ) -> bool:
@@ -164,17 +165,20 @@ def team() -> Iterator[Team]:
         yield Alone()
         return
     _take_accelerator(int(os.environ["LOCAL_RANK"]))
-    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+    from torch.distributed import PrefixStore, ProcessGroupGloo  # type: ignore[attr-defined]
     from torch.distributed.rendezvous import rendezvous
 
-    store, rank, size = next(rendezvous("env://"))
+    store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
     life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # the store outlives the processes
-    ranks = Ranks(PrefixStore(f"foveate {life}", store), rank, size)
+    store = PrefixStore(f"foveate {life}", store)
+    place = PrefixStore("group", store)
+    group = _together(lambda: ProcessGroupGloo(place, rank, size, PATIENCE))
+    ranks = Ranks(group, PrefixStore("run", store), rank, size)
+    del group  # it ends where the last name for it does
     try:
         yield ranks
-    except (Exception, KeyboardInterrupt):
-        ranks.leave()
-        raise
+    finally:
+        ranks.close()
 
 
 def _take_accelerator(local: int) -> None:
